@@ -1,0 +1,87 @@
+"""The explainer's contract: the names and the metadata on which other stacks depend. Version 1.
+
+An explainer is a classifier with one more input (`target`) and more outputs (`relevance`, `explained`, …). What a host
+program must know beyond tensors (pre-processing, class names, the rules used) travels in the model's metadata, as JSON
+where it is not a plain word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from onnxlrp.errors import OnnxLrpError, Problem
+
+VERSION = 1
+
+TARGET = "target"  # in:  int64 [N], the class to explain per sample, -1 = the predicted one
+RELEVANCE = "relevance"  # out: as the image input, relevance of each of its elements
+EXPLAINED = "explained"  # out: int64 [N], the class that was explained
+HEATMAP = "heatmap"  # out: [N, H, W], relevance summed over channels (optional)
+PREDICTED = -1  # the value of `target` that asks for the predicted class
+
+
+def tap_name(tensor: str) -> str:
+    """The name of the output that holds the relevance of the inner tensor `tensor`."""
+    return f"{RELEVANCE}/{tensor}"
+
+
+# Keys of the model's metadata_props.
+KEY_CONTRACT = "onnxlrp.contract"  # "1": only explainers carry it
+KEY_VERSION = "onnxlrp.version"  # the onnxlrp that wrote the file
+KEY_COMPOSITE = "onnxlrp.composite"  # the composite's name
+KEY_RULES = "onnxlrp.rules"  # JSON {layer: rule}
+KEY_INPUT = "onnxlrp.input"  # name of the input explained
+KEY_OUTPUT = "onnxlrp.output"  # name of the output explained
+KEY_SCORES = "onnxlrp.scores"  # "logits" | "probabilities": what that output holds
+KEY_TARGET = "onnxlrp.target"  # "input" | "predicted" | "3": where the explained class comes from
+KEY_PREPROCESS = "onnxlrp.preprocess"  # JSON of `Preprocessing`
+KEY_LABELS = "onnxlrp.labels"  # JSON list of class names
+
+Layout = Literal["NCHW", "NHWC"]
+ColorOrder = Literal["RGB", "BGR", "L"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the classifier's input: resize, order the colours, then (pixel / scale - mean) / std.
+
+    `size` is (H, W) in pixels, or None to keep the picture's own. Pixels are 0..255; `scale` divides them first. `mean`
+    and `std` are per channel in the order of `color_order`, in units of pixel / scale. "L" is a single grey channel.
+    """
+
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    color_order: ColorOrder = "RGB"
+    layout: Layout = "NCHW"
+    scale: float = 255.0
+
+    def to_json(self) -> str:
+        """The value stored under `KEY_PREPROCESS`."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocessing:
+        """Read what `to_json` wrote; raises `OnnxLrpError` where a field is unknown or of the wrong form."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            size = fields.get("size")
+            fields["size"] = (int(size[0]), int(size[1])) if size else None
+            for key in ("mean", "std"):
+                if key in fields:
+                    fields[key] = tuple(float(v) for v in fields[key])
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            reason = f"the metadata {KEY_PREPROCESS} cannot be read ({error})"
+            raise OnnxLrpError(Problem("model", reason, "convert the model again with --preprocess")) from error
+
+
+PREPROCESS_PRESETS: Mapping[str, Preprocessing] = {
+    "imagenet": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "unit": Preprocessing(),
+    "caffe": Preprocessing(mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0), color_order="BGR", scale=1.0),
+    "none": Preprocessing(scale=1.0),
+}

@@ -1,0 +1,79 @@
+"""The walk: from the scores back to the image, layer by layer; what arrives by several paths is summed."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+
+from onnxlrp.explain.decompose import decompose
+from onnxlrp.explain.plan import Plan
+from onnxlrp.graph.build import Builder, Value
+from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance, Routing, Special
+from onnxlrp.rules.catalogue import norm
+from onnxlrp.rules.rule import ActivationRule, LinearRule, PassRule, PoolingRule, Rule
+
+
+def propagate(build: Builder, plan: Plan, start: Mapping[str, Relevance]) -> dict[str, Relevance]:
+    """The relevance of every tensor on the way, by name; a tensor that gets none is missing."""
+    arrived: dict[str, list[Relevance]] = collections.defaultdict(list)
+    totals: dict[str, Relevance] = {}
+    for name, relevance in start.items():
+        arrived[name].append(relevance)
+    for step in reversed(plan.steps):
+        layer = step.layer
+        if not arrived[layer.output]:
+            continue
+        with build.scope(layer.name, str(step.rule or layer.kind)):
+            total = totals[layer.output] = _sum(build, arrived.pop(layer.output))
+            parts = backward(build, layer, step.rule, total)
+        if len(parts) != len(layer.inputs):
+            raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")
+        for name, part in zip(layer.inputs, parts, strict=True):
+            if part is not None and build.facts.carries(name):
+                arrived[name].append(part)
+    image = build.facts.image
+    if arrived[image]:
+        with build.scope("image", "sum"):
+            totals[image] = _sum(build, arrived[image])
+    return totals
+
+
+def _sum(build: Builder, parts: list[Relevance]) -> Relevance:
+    """All relevance that reached a tensor; its gate is known where all parts agree on it."""
+    total: Value = parts[0].value
+    for part in parts[1:]:
+        total = build.op("Add", total, part.value, step="relevance")
+    gates = {p.gate for p in parts}
+    return Relevance(total, gates.pop() if len(gates) == 1 else None)
+
+
+def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> tuple[Relevance | None, ...]:
+    """One layer's step: the relevance of each of its inputs."""
+    match layer, rule:
+        case Special(), PoolingRule(average=True) if layer.linear is not None:
+            return decompose(norm(), layer.linear(), r, build)
+        case Special(), Rule():
+            return layer.backward(r, rule)
+        case Linear(), LinearRule():
+            return decompose(rule, layer, r, build)
+        case Activation(), ActivationRule():
+            return (Relevance(_activation(build, layer, rule, r.value)),)
+        case Activation(rectifies=True), PassRule():
+            return (r if r.gate is not None and r.gate.name == layer.output else Relevance(r.value),)
+        case _, PassRule():
+            return (Relevance(r.value),)
+        case Routing(), None:
+            parts = layer.transpose(r.value)
+            kept = r.gate is not None and r.gate.name == layer.output
+            return tuple(
+                Relevance(p, build.tensor(n) if kept else None) for p, n in zip(parts, layer.inputs, strict=True)
+            )
+    raise AssertionError(f"{layer}: no way to apply {rule}")
+
+
+def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Value) -> Value:
+    """[R]⁺ where the rule clips, times f'(x) where it asks for the derivative."""
+    clipped = build.positive(r) if rule.clip else r
+    result = build.mul(clipped, layer.derivative()) if rule.derivative else clipped
+    assert isinstance(result, Value)
+    return result

@@ -1,0 +1,142 @@
+"""What the user's options mean for this model: which input, output, tensors; and what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from onnxlrp import contract
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain.composite import matches
+from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape
+from onnxlrp.graph.model import Model
+from onnxlrp.layers.registry import Layer
+
+if TYPE_CHECKING:
+    from onnxlrp.explain.convert import Options
+
+RANKS = (3, 4, 5)  # [N, C, L], [N, C, H, W], [N, C, D, H, W], or with C last
+FEW = (1, 3, 4)  # numbers of channels that tell a channel axis from a spatial one
+
+
+def image_input(model: Model, name: str | None) -> str:
+    """The input to explain: the named one, or the only one that can be an image."""
+    inputs = {v.name: v.type.tensor_type for v in model.inputs}
+    described = "; ".join(f"{k} {['?' if d is None else d for d in declared_shape(v.type)]}" for k, v in _named(model))
+    if name is not None and name not in inputs:
+        raise OnnxLrpError(Problem(f"--input {name}", f"the model has no such input: {described}", closest(name, inputs)))
+    images = [k for k, t in inputs.items() if t.elem_type in FLOATS and len(t.shape.dim) in RANKS]
+    if name is not None:
+        if name not in images:
+            reason = f"is no image: {described}; a float tensor of rank 3 to 5 is needed"
+            raise OnnxLrpError(Problem(f"--input {name}", reason, "choose another input"))
+        return name
+    if len(images) == 1 and len(inputs) == 1:
+        return images[0]
+    if not images:
+        reason = f"has no image input (a float tensor [N, C, H, W] or [N, H, W, C]): {described or 'no input at all'}"
+        raise OnnxLrpError(Problem(model.name, reason, "export the model with its image as an input"))
+    if len(images) == 1:
+        return images[0]
+    raise OnnxLrpError(Problem(model.name, f"has several image inputs: {described}", "choose one with --input NAME"))
+
+
+def _named(model: Model):  # type: ignore[no-untyped-def]
+    return [(v.name, v) for v in model.inputs]
+
+
+def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> list[int | None]:
+    """The shape to convert for: the declared one, its open dimensions filled from what the user gave."""
+    declared = next(declared_shape(v.type) for v in model.inputs if v.name == name)
+    if given is None:
+        return declared
+    wanted = [d or None for d in given]
+    clash = len(wanted) != len(declared) or any(a and b and a != b for a, b in zip(declared, wanted, strict=False))
+    if clash or any(d is not None and d < 0 for d in wanted):
+        reason = f"does not fit input {name}, which is {['?' if d is None else d for d in declared]}"
+        text = ",".join("N" if d is None else str(d) for d in wanted)
+        raise OnnxLrpError(Problem(f"--input-shape {text}", reason, "change only dimensions that the model leaves open"))
+    return [b or a for a, b in zip(declared, wanted, strict=True)]
+
+
+def score_output(model: Model, facts: Facts, name: str | None) -> str:
+    """The output to explain: the named one, or the only one that depends on the image."""
+    outputs = [o.name for o in model.outputs]
+    if name is not None and name not in outputs:
+        raise OnnxLrpError(Problem(f"--output {name}", f"the model has no such output: {', '.join(outputs)}", closest(name, outputs)))
+    able = [o for o in ([name] if name else outputs) if facts.carries(o)]
+    if not able:
+        reason = f"there is no path from input {facts.image} to {name or 'any output'}"
+        raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
+    if len(able) > 1:
+        shapes = "; ".join(f"{o} {list(facts.shape(o)) if facts.known(o) else '?'}" for o in able)
+        raise OnnxLrpError(Problem(model.name, f"has several outputs: {shapes}", "choose one with --output NAME"))
+    return able[0]
+
+
+def check_target(target: object, classes: int) -> None:
+    """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number."""
+    if target in ("input", "predicted") or (type(target) is int and 0 <= target < classes):
+        return
+    reason = f"the model has {classes} classes" if type(target) is int else "is neither 'predicted' nor a class number"
+    raise OnnxLrpError(Problem(f"--target {target}", reason, f"choose 0 to {classes - 1}, or predicted"))
+
+
+def check_labels(labels: Sequence[str] | None, classes: int) -> None:
+    """Raise `OnnxLrpError` unless there is one label a class."""
+    if labels is not None and len(labels) != classes:
+        reason = f"{len(labels)} class names for {classes} classes"
+        raise OnnxLrpError(Problem("--labels", reason, "give one name a line, in the order of the model's output"))
+
+
+def channel_axis(shape: Shape, preprocess: contract.Preprocessing | None) -> int:
+    """The image's channel axis: as the pre-processing says, else the one of 1, 3 or 4 elements, else axis 1."""
+    if preprocess is not None:
+        return 1 if preprocess.layout == "NCHW" else len(shape) - 1
+    return len(shape) - 1 if shape[-1] in FEW and shape[1] not in FEW else 1
+
+
+def tapped(patterns: Sequence[str], layers: Sequence[Layer]) -> list[str]:
+    """The tensors whose relevance the patterns ask for: outputs of matching layers; `all` is every layer."""
+    return [a.output for a in layers if any(p == "all" or matches(p, a) for p in patterns)]
+
+
+def activated(patterns: Sequence[str], model: Model) -> list[str]:
+    """Intermediate tensors whose name, node name or operator matches one of the patterns; `all` is every one."""
+    return [
+        out
+        for node in model.nodes
+        for out in node.output
+        if out and any(p == "all" or any(fnmatchcase(n, p) for n in (out, node.name, node.op_type)) for p in patterns)
+    ]
+
+
+def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> list[Problem]:
+    """Patterns for taps and activations that match nothing."""
+    remedy = "see the names with: onnxlrp plan"
+    taps = [Problem(f"--tap {p}", "matches no layer on the way", remedy) for p in options.taps if not tapped([p], layers)]
+    return taps + [
+        Problem(f"--activations {p}", "matches no tensor", remedy)
+        for p in options.activations
+        if not activated([p], model)
+    ]
+
+
+def taken_names(options: Options, model: Model) -> list[Problem]:
+    """Names of the contract that the classifier uses for tensors of its own."""
+    wanted = [contract.RELEVANCE, contract.EXPLAINED]
+    wanted += [contract.TARGET] if options.target == "input" else []
+    wanted += [contract.HEATMAP] if options.heatmap else []
+    return [
+        Problem(f"tensor {name}", "the model has a tensor of that name, which the explainer needs", "rename it in the model")
+        for name in wanted
+        if name in model.tensor_names
+    ]
+
+
+def closest(word: str, valid: Sequence[str] | dict[str, object]) -> str:
+    """A remedy naming the closest valid word."""
+    close = difflib.get_close_matches(word, valid, 1)
+    return f"did you mean {close[0]}?" if close else "choose one of these"

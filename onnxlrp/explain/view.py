@@ -1,0 +1,180 @@
+"""The model seen as layers: which nodes act as one, and which of them lie between the image and the explained output.
+
+A layer is a view over nodes, the classifier itself is never edited. A diagonal map (batch normalisation, a bias, a
+constant factor) joins the linear layer beside it where the result is exactly one linear layer:
+
+    after:   factor ⊙ (A(w) x + b) + shift  =  A(w ⊙ factor) x + (b ⊙ factor + shift)
+    before:  A(w)(factor ⊙ x + shift) + b   =  A(w ⊙ factor) x + (b + A(w) shift)       (no zeros padded beside x)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from onnx import NodeProto
+
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.graph.build import ONE, Builder, Symbol, Value
+from onnxlrp.graph.facts import describe
+from onnxlrp.graph.model import CONTROL_FLOW
+from onnxlrp.layers.registry import Diagonal, Layer, Linear, define, layer_name
+
+
+def view(build: Builder, output: str, keep: frozenset[str] = frozenset()) -> tuple[list[Layer], list[Problem]]:
+    """The layers on the way from the image to the tensor `output`, in the order the model computes them, and all that
+    stands in the way. Tensors in `keep` stay visible: no layer swallows them."""
+    found, problems = _layers_before(build, output)
+    order = {id(n): i for i, n in enumerate(build.facts.model.nodes)}
+    layers = sorted(found, key=lambda layer: order[id(layer.nodes[-1])])
+    return (_merge(build, layers, keep | {output}), []) if not problems else (layers, problems)
+
+
+def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
+    """Every node between image and output as a layer of its own, found by walking back."""
+    facts, layers, problems = build.facts, [], []
+    pending, seen = [output], {facts.image}
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        node = facts.model.producer[name]
+        try:
+            layer = _bind(build, node, name)
+            layers.append(layer)
+            inputs: tuple[str, ...] = layer.inputs
+        except OnnxLrpError as error:
+            problems += error.problems
+            inputs = tuple(node.input)
+        pending += [i for i in inputs if facts.carries(i)]
+    return layers, problems
+
+
+def _bind(build: Builder, node: NodeProto, name: str) -> Layer:
+    """The node as a layer, once its tensors are known well enough."""
+    facts = build.facts
+    if node.op_type in CONTROL_FLOW:
+        raise OnnxLrpError(Problem(describe(node), "is control flow, which cannot be explained", "export without it"))
+    if name != node.output[0]:
+        reason = f"its output {name} (number {list(node.output).index(name)}) has no relevance rule"
+        raise OnnxLrpError(Problem(describe(node), reason, "explain from an earlier output (--output)"))
+    unknown = [i for i in (*node.input, name) if i and facts.is_float(i) and not facts.known(i)]
+    if name in unknown or not facts.known(name):
+        raise OnnxLrpError(Problem(describe(node), facts.why_unknown(name), "fix the input's shape with --input-shape"))
+    with build.scope(layer_name(node), "view"):
+        return define(node, build)
+
+
+def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[Layer]:
+    """Diagonal layers joined to the linear layer before them, else to the one behind."""
+    merged: dict[str, Layer] = {}  # by output
+    for layer in layers:
+        before = merged.get(layer.inputs[0])
+        if isinstance(layer, Diagonal) and isinstance(before, Linear) and _alone(build, before, keep):
+            joined = _scaled_after(build, before, layer)
+            if joined is not None:
+                del merged[before.output]
+                layer = joined
+        merged[layer.output] = layer
+    for layer in list(merged.values()):
+        before = merged.get(layer.inputs[0])
+        if type(layer) is Linear and isinstance(before, Diagonal) and _alone(build, before, keep):
+            joined = _scaled_before(build, before, layer)
+            if joined is not None:
+                del merged[before.output]
+                merged[joined.output] = joined
+    return list(merged.values())
+
+
+def _alone(build: Builder, layer: Layer, keep: frozenset[str]) -> bool:
+    """Whether one node only reads the layer's output, and nobody outside the graph does."""
+    model = build.facts.model
+    visible = keep | {o.name for o in model.outputs}
+    return layer.output not in visible and len(model.consumers[layer.output]) == 1
+
+
+def _scaled_after(build: Builder, linear: Linear, diagonal: Diagonal) -> Linear | None:
+    """`diagonal` after `linear` as one layer, or None where that is no layer of the same form."""
+    if isinstance(linear, Diagonal):
+        return _composed(build, linear, diagonal)
+    scalar = _is_scalar(build, diagonal.factor) and diagonal.shift is None
+    fits = diagonal.mergeable and (scalar or diagonal.channel == linear.channel)
+    if linear.out_axis is None or not isinstance(linear.w, Value) or not fits:
+        return None
+    shape = _weight_shape(build, linear)
+    with build.scope(linear.name, "merged"):
+        w = build.mul(linear.w, _along(build, diagonal.factor, linear.out_axis, len(shape)), step="w")
+        shift = _vector(build, diagonal.shift, shape[linear.out_axis])
+        b = build.add(build.mul(linear.b, diagonal.factor), shift, step="b")
+    return _replace(linear, diagonal, w=w, b=b, z=diagonal.z, output=diagonal.output)
+
+
+def _scaled_before(build: Builder, diagonal: Diagonal, linear: Linear) -> Linear | None:
+    """`linear` after `diagonal` as one layer, or None where that is no layer of the same form."""
+    fits = diagonal.mergeable and (diagonal.channel == linear.channel or _is_scalar(build, diagonal.factor))
+    if linear.in_axis is None or not isinstance(linear.w, Value) or not fits:
+        return None
+    if diagonal.shift is not None and (linear.pads or diagonal.channel != linear.channel):
+        return None
+    shape = _weight_shape(build, linear)
+    with build.scope(linear.name, "merged"):
+        w = build.mul(linear.w, _along(build, diagonal.factor, linear.in_axis, len(shape)), step="w")
+        b = linear.b
+        if diagonal.shift is not None:
+            moved = build.mul(linear.w, _along(build, diagonal.shift, linear.in_axis, len(shape)))
+            assert isinstance(moved, Value)
+            others = [i for i in range(len(shape)) if i != linear.out_axis]
+            b = build.add(b, build.op("ReduceSum", moved, build.integers(others), keepdims=0), step="b")
+    return _replace(linear, diagonal, w=w, b=b, x=diagonal.x, inputs=diagonal.inputs)
+
+
+def _composed(build: Builder, first: Diagonal, second: Diagonal) -> Diagonal | None:
+    """Two diagonal layers as one: Mul then Add, Sub then Mul then Add."""
+    if not (first.mergeable and second.mergeable):
+        return None
+    channels = {d.channel for d in (first, second) if not _is_scalar(build, d.factor) or not _is_scalar(build, d.shift)}
+    if len(channels) > 1:
+        return None
+    with build.scope(first.name, "merged"):
+        terms = {
+            name: build.add(build.mul(getattr(first, at), getattr(second, by)), plus)
+            for name, at, by, plus in (
+                ("w", "w", "w", None), ("b", "b", "w", second.b),
+                ("factor", "factor", "factor", None), ("shift", "shift", "factor", second.shift),
+            )
+        }  # fmt: skip
+    channel = channels.pop() if channels else first.channel
+    joined = _replace(first, second, **terms, z=second.z, output=second.output, channel=channel)
+    assert isinstance(joined, Diagonal)
+    return joined
+
+
+def _replace(linear: Linear, diagonal: Diagonal, **changes: object) -> Linear:
+    """`linear` with changes, named after its own node, showing the nodes of both in order."""
+    pair = (linear, diagonal) if "output" in changes else (diagonal, linear)
+    return dataclasses.replace(linear, nodes=pair[0].nodes + pair[1].nodes, **changes)  # type: ignore[arg-type]
+
+
+def _weight_shape(build: Builder, linear: Linear) -> tuple[int, ...]:
+    """The shape of the weight: that of the node's own, which merging keeps."""
+    core = next(n for n in linear.nodes if linear.name == layer_name(n))
+    return tuple(int(d) for d in build.facts.shape(core.input[1]))
+
+
+def _is_scalar(build: Builder, v: Symbol) -> bool:
+    if not isinstance(v, Value):
+        return True
+    return v.array is not None and v.array.size == 1
+
+
+def _along(build: Builder, v: Symbol, axis: int, rank: int) -> Symbol:
+    """A vector laid along one axis of a rank-`rank` tensor."""
+    return build.reshape(v, tuple(-1 if i == axis else 1 for i in range(rank))) if isinstance(v, Value) else v
+
+
+def _vector(build: Builder, v: Symbol, size: int) -> Symbol:
+    """A scalar or vector as a vector of `size`."""
+    if v is ONE or (isinstance(v, Value) and v.array is not None and math.prod(v.array.shape) == 1):
+        return build.broadcast(v if isinstance(v, Value) else build.constant(1.0), (size,))
+    return v

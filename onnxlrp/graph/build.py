@@ -1,0 +1,283 @@
+"""The only place that creates nodes.
+
+A `Builder` adds to a graph of its own whose inputs are tensors of the classifier; the classifier is never touched. Two
+symbols stand for tensors that need no node: `ZERO` (None) and `ONE`. Arithmetic knows them, so that whatever vanishes
+by algebra is never emitted. A node asked for twice is one node, a node of small constants is folded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnxlrp.graph.facts import FOLD_LIMIT, Facts, Shape, evaluate
+from onnxlrp.graph.signs import Sign, of_array, sign_of
+
+PREFIX = "lrp"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its name, element type (TensorProto.DataType), known sign, and its values where small and constant."""
+
+    name: str
+    element_type: int = TensorProto.FLOAT
+    sign: Sign = Sign.ANY
+    array: np.ndarray | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class One:
+    """The type of `ONE`, the tensor of ones of whatever shape fits."""
+
+    def __repr__(self) -> str:
+        return "ONE"
+
+
+ZERO = None
+ONE = One()
+Symbol = Value | One | None
+
+
+class Builder:
+    """Adds nodes to the relevance part of an explainer."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._graph = gs.Graph(opset=facts.model.opset)
+        self._tensors: dict[str, gs.Tensor] = {}
+        self._initial: dict[str, TensorProto] = {}
+        self._memo: dict[tuple[Any, ...], tuple[Value, ...]] = {}
+        self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
+        self._notes: dict[str, str] = {}
+        self._scope, self._note = "", ""
+
+    # -- naming -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def scope(self, layer: str, note: str) -> Iterator[None]:
+        """Within it, tensors are named `lrp/<layer>/<step>` and nodes carry `note` as their doc_string."""
+        before = self._scope, self._note
+        self._scope, self._note = layer.strip("/"), note
+        yield
+        self._scope, self._note = before
+
+    def _name(self, step: str) -> str:
+        stem = "/".join(part for part in (PREFIX, self._scope, step) if part)
+        candidates = itertools.chain((stem,), (f"{stem}_{i}" for i in itertools.count(2)))
+        name = next(n for n in candidates if n not in self._taken)
+        self._taken.add(name)
+        return name
+
+    # -- tensors ------------------------------------------------------------------------------------------------------
+
+    def tensor(self, name: str) -> Value:
+        """A tensor of the classifier."""
+        array = self.facts.value(name) if self.facts.is_small_constant(name) else None
+        sign = self.facts.sign(name) if array is None else of_array(array)
+        return Value(name, self.facts.element_type(name), sign, array)
+
+    def constant(self, values: np.ndarray | float | Sequence[float], like: Value | int = TensorProto.FLOAT) -> Value:
+        """A constant of the element type of `like` (a value, or a TensorProto.DataType)."""
+        element_type = like.element_type if isinstance(like, Value) else like
+        array = np.asarray(values).astype(helper.tensor_dtype_to_np_dtype(element_type))
+        key = ("constant", element_type, array.shape, array.tobytes())
+        if key not in self._memo:
+            name = self._name(f"constant/{len(self._initial)}") if not self._scope else self._name("constant")
+            self._initial[name] = numpy_helper.from_array(array, name)
+            self._memo[key] = (Value(name, element_type, of_array(array), array if array.size <= FOLD_LIMIT else None),)
+        return self._memo[key][0]
+
+    def integers(self, values: Sequence[int]) -> Value:
+        """A constant int64 vector."""
+        return self.constant(np.asarray(values, np.int64), TensorProto.INT64)
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    def op(self, op_type: str, *inputs: Value | None, step: str = "", outputs: int = 1, **attributes: Any) -> Value:
+        """The (first) output of a node. `step` names it within the layer; by default the operator does."""
+        return self.ops(op_type, *inputs, step=step, outputs=outputs, **attributes)[0]
+
+    def ops(
+        self, op_type: str, *inputs: Value | None, step: str = "", outputs: int = 1, **attributes: Any
+    ) -> tuple[Value, ...]:
+        """All outputs of a node; the same node asked for again is the same outputs."""
+        names = tuple(i.name if i else "" for i in inputs)
+        key = (op_type, names, outputs, repr(sorted(attributes.items())))
+        if key not in self._memo:
+            folded = self._fold(op_type, inputs, attributes) if outputs == 1 else None
+            self._memo[key] = (folded,) if folded else self._emit(op_type, inputs, step, outputs, attributes)
+        return self._memo[key]
+
+    def _fold(self, op_type: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any]) -> Value | None:
+        """The result as a constant where all inputs are small constants."""
+        arrays = {i.name: i.array for i in inputs if i is not None and i.array is not None}
+        if len(arrays) < len({i for i in inputs if i is not None}) or op_type == "Expand":
+            return None
+        node = helper.make_node(op_type, [i.name if i else "" for i in inputs], ["folded"], **attributes)
+        result = evaluate(node, arrays, self.facts.model, FOLD_LIMIT)
+        return None if result is None else self.constant(result[0], helper.np_dtype_to_tensor_dtype(result[0].dtype))
+
+    def _emit(
+        self, op_type: str, inputs: Sequence[Value | None], step: str, outputs: int, attributes: Mapping[str, Any]
+    ) -> tuple[Value, ...]:
+        name = self._name(step or op_type.lower())
+        present = [i for i in inputs if i is not None]
+        element_type = attributes.get("to") or _RESULT.get(op_type) or _data(op_type, present).element_type
+        sign = sign_of(op_type, [i.sign if i else Sign.ANY for i in inputs], attributes)
+        values = tuple(
+            Value(name if k == 0 else self._name(f"{step or op_type.lower()}.{k}"), element_type, sign)
+            for k in range(outputs)
+        )
+        arguments = [self._surgeon(i) if i else gs.Variable.empty() for i in inputs]
+        results = [self._surgeon(v) for v in values]
+        self._graph.nodes.append(gs.Node(op_type, name, dict(attributes), arguments, results))
+        self._notes[name] = self._note
+        return values
+
+    def _surgeon(self, value: Value) -> gs.Tensor:
+        if value.name not in self._tensors:
+            dtype = helper.tensor_dtype_to_np_dtype(value.element_type)
+            self._tensors[value.name] = gs.Variable(value.name, dtype)
+        return self._tensors[value.name]
+
+    # -- arithmetic with the symbols ----------------------------------------------------------------------------------
+
+    def add(self, a: Symbol, b: Symbol, step: str = "") -> Symbol:
+        """a + b."""
+        if a is ZERO or b is ZERO:
+            return b if a is ZERO else a
+        return self.op("Add", *self._values(a, b), step=step)
+
+    def sub(self, a: Symbol, b: Symbol, step: str = "") -> Symbol:
+        """a - b."""
+        if b is ZERO:
+            return a
+        return self.neg(b) if a is ZERO else self.op("Sub", *self._values(a, b), step=step)
+
+    def mul(self, a: Symbol, b: Symbol, step: str = "") -> Symbol:
+        """a ⊙ b."""
+        if a is ZERO or b is ZERO:
+            return ZERO
+        if isinstance(a, One) or isinstance(b, One):
+            return b if isinstance(a, One) else a
+        return self.op("Mul", a, b, step=step)
+
+    def div(self, a: Symbol, b: Symbol, step: str = "") -> Symbol:
+        """a ⊘ b."""
+        if a is ZERO or isinstance(b, One):
+            return a
+        return self.op("Div", *self._values(a, b), step=step)
+
+    def scale(self, factor: float, a: Symbol, step: str = "") -> Symbol:
+        """factor · a, a node only where it changes something."""
+        if factor == 1 or a is ZERO:
+            return a
+        if factor == 0:
+            return ZERO
+        if isinstance(a, One):
+            return self.constant(factor)
+        return self.neg(a) if factor == -1 else self.op("Mul", a, self.constant(factor, a), step=step)
+
+    def neg(self, a: Symbol) -> Symbol:
+        """-a."""
+        if a is ZERO:
+            return ZERO
+        return self.constant(-1.0) if isinstance(a, One) else self.op("Neg", a)
+
+    def positive(self, a: Symbol, step: str = "") -> Symbol:
+        """max(a, 0), which is a itself where a is known to be ≥ 0 and ZERO where it is known to be ≤ 0."""
+        if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
+            return a
+        return ZERO if a.sign is Sign.NONPOSITIVE else self.op("Relu", a, step=step)
+
+    def negative(self, a: Symbol, step: str = "") -> Symbol:
+        """min(a, 0), which is ZERO where a is known to be ≥ 0."""
+        if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
+            return ZERO
+        return a if a.sign is Sign.NONPOSITIVE else self.op("Min", a, self.constant(0.0, a), step=step)
+
+    def absolute(self, a: Symbol) -> Symbol:
+        """|a|."""
+        if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
+            return a
+        return self.op("Abs", a)
+
+    def _values(self, a: Symbol, b: Symbol) -> tuple[Value, Value]:
+        """Both as tensors: ONE beside a tensor is the scalar 1 of its type."""
+        like = next((v for v in (a, b) if isinstance(v, Value)), TensorProto.FLOAT)
+        one = self.constant(1.0, like)
+        return (a if isinstance(a, Value) else one), (b if isinstance(b, Value) else one)
+
+    # -- shape --------------------------------------------------------------------------------------------------------
+
+    def reshape(self, a: Value, shape: Shape, step: str = "") -> Value:
+        """`a` in a shape with at most one dimension that is not a number (the batch, or a multiple of it)."""
+        return self.op("Reshape", a, self.integers([-1 if isinstance(d, str) else d for d in shape]), step=step)
+
+    def broadcast(self, a: Value, shape: Shape, step: str = "") -> Value:
+        """`a` expanded to `shape`; a batch of open size must be there already."""
+        return self.op("Expand", a, self.integers([1 if isinstance(d, str) else d for d in shape]), step=step)
+
+    def slice(self, a: Value, axis: int, start: int, end: int, stride: int = 1, step: str = "") -> Value:
+        """a[start:end:stride] along one axis."""
+        limits = (self.integers([v]) for v in (start, end, axis, stride))
+        return self.op("Slice", a, *limits, step=step or "slice")
+
+    def pad(self, a: Value, axis: int, before: int, after: int, rank: int, value: float = 0.0) -> Value:
+        """`a` with elements of `value` added along one axis; itself where there is nothing to add."""
+        if not before and not after:
+            return a
+        amounts = [0] * (2 * rank)
+        amounts[axis], amounts[rank + axis] = before, after
+        return self.op("Pad", a, self.integers(amounts), self.constant(value, a))
+
+    # -- the result ---------------------------------------------------------------------------------------------------
+
+    def output(self, value: Value, name: str) -> Value:
+        """The value under another name, as an output of the explainer."""
+        self._taken.add(name)
+        result = Value(name, value.element_type, value.sign)
+        node = gs.Node("Identity", f"{PREFIX}/{name}", {}, [self._surgeon(value)], [self._surgeon(result)])
+        self._graph.nodes.append(node)
+        self._notes[node.name] = "output"
+        return result
+
+    def finish(self, outputs: Sequence[Value]) -> tuple[gs.Graph, dict[str, TensorProto], dict[str, str]]:
+        """The graph that computes `outputs`, the constants it may read by name, and each node's note."""
+        self._graph.outputs = [self._surgeon(v) for v in outputs]
+        made = {t.name for n in self._graph.nodes for t in n.outputs}
+        self._graph.inputs = [t for name, t in self._tensors.items() if name not in made]
+        return self._graph, self._initial, self._notes
+
+
+def export(graph: gs.Graph, notes: Mapping[str, str]) -> list[NodeProto]:
+    """The graph's nodes as ONNX, each with its note as doc_string."""
+    nodes = list(gs.export_onnx(graph, do_type_check=False).graph.node)
+    for node in nodes:
+        node.doc_string = notes.get(node.name, "")
+    return nodes
+
+
+_BOOL = TensorProto.BOOL
+_RESULT = {
+    **dict.fromkeys(("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not"), _BOOL),
+    **dict.fromkeys(("ArgMax", "Shape"), TensorProto.INT64),
+}
+
+
+def _data(op_type: str, present: Sequence[Value]) -> Value:
+    """The input whose element type the output has."""
+    return present[1] if op_type == "Where" else present[0]

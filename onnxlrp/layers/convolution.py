@@ -1,0 +1,171 @@
+"""Convolution, in any number of dimensions, with groups.
+
+    z[n, o, p] = Σ_{i, k} w[o, i, k] · x[n, i, stride·p + dilation·k - before] + b[o]
+
+Its adjoint is the transposed convolution with the same weight. For stride 1 that is a convolution with the kernel
+reversed and its channel axes swapped, which runtimes do faster; for larger strides it is ConvTranspose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxlrp.graph.build import Builder, One, Symbol, Value
+from onnxlrp.graph.facts import attributes
+from onnxlrp.layers.registry import Inputs, Linear, defines, layer_name, refuse
+from onnxlrp.layers.window import Axis, outer, windows
+
+
+@defines("Conv")
+def convolution(node: NodeProto, build: Builder) -> Linear:
+    """A Conv whose weight does not depend on the image."""
+    facts = build.facts
+    if not facts.known(node.input[1]):
+        raise refuse(node, "the shape of its weight is not known", "export with constant weights")
+    weight_shape = [int(d) for d in facts.shape(node.input[1])]
+    axes = windows(node, build, kernel=weight_shape[2:])
+    x, w, z = (build.tensor(name) for name in (*node.input[:2], node.output[0]))
+    b = build.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    groups = int(attributes(node).get("group", 1))  # type: ignore[call-overload]
+    conv = Convolution(build, axes, weight_shape[0], weight_shape[1] * groups, groups)
+    return Linear(
+        name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
+        out_axis=0, in_axis=1 if groups == 1 else None, pads=any(a.before or a.after for a in axes),
+    )  # fmt: skip
+
+
+class Convolution:
+    """The linear map of a convolution and its adjoint, as nodes."""
+
+    def __init__(self, build: Builder, axes: Sequence[Axis], outputs: int, inputs: int, groups: int) -> None:
+        self.build, self.axes, self.groups = build, axes, groups
+        self.outputs, self.inputs = outputs, inputs
+        self.sizes = [a.size for a in axes]
+
+    def apply(self, xs: Inputs, w: Symbol, b: Symbol) -> Symbol:
+        """A(w) x + b: [N, inputs, *sizes] -> [N, outputs, *outs], size 1 where all channels or samples are equal."""
+        (x,) = xs
+        if x is None or w is None:
+            return b if b is None else self._channelwise(b)
+        if isinstance(w, One):
+            return self.build.add(self._window_sums(x), self._channelwise(b))
+        if not isinstance(x, Value) or x.array is not None:
+            unit = x if isinstance(x, Value) else self.build.constant(1.0, w)
+            x = self.build.broadcast(unit, (1, self.inputs, *self.sizes))
+        bias = b if not isinstance(b, One) else self.build.constant(np.ones(self.outputs), w)
+        return self.build.op("Conv", x, w, *([bias] if bias else []), step="z", **self._attributes(self.groups))
+
+    def _channelwise(self, b: Symbol) -> Symbol:
+        """A bias [outputs] as [1, outputs, 1, …]."""
+        return self.build.reshape(b, (1, self.outputs, *[1] * len(self.axes))) if isinstance(b, Value) else b
+
+    def _window_sums(self, x: Symbol) -> Symbol:
+        """A(1) x: the sum of each window over all its group's channels."""
+        build = self.build
+        if isinstance(x, One):
+            counts = [a.count(0, a.size) * (self.inputs // self.groups if i == 0 else 1.0) for i, a in enumerate(self.axes)]
+            return outer(build, counts, build.constant(1.0))
+        assert isinstance(x, Value)
+        sums = self._over_groups(x, self.inputs, self.sizes)
+        z = build.op("Conv", sums, self._ones(x, self.groups), **self._attributes(self.groups))
+        return self._each(z, self.outputs, [a.out for a in self.axes])
+
+    def transpose(self, s: Value, w: Symbol) -> Inputs:
+        """A(w)ᵀ s: [N, outputs, *outs] -> [N, inputs, *sizes], size 1 where all channels are equal."""
+        if w is None:
+            return (None,)
+        if not isinstance(w, One):
+            return (transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups),)
+        sums = self._over_groups(s, self.outputs, [a.out for a in self.axes])
+        spread = transposed(self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups)
+        return (self._each(spread, self.inputs, self.sizes),)
+
+    def _over_groups(self, a: Value, channels: int, spatial: Sequence[int]) -> Value:
+        """The sum over the channels of each group: [N, channels, *spatial] -> [N, groups, *spatial]."""
+        build = self.build
+        if channels == self.groups:
+            return a
+        if self.groups == 1:
+            return build.op("ReduceSum", a, build.integers([1]), keepdims=1, step="sum")
+        split = build.op("Reshape", a, build.integers([0, self.groups, channels // self.groups, *spatial]))
+        return build.op("ReduceSum", split, build.integers([2]), keepdims=0, step="sum")
+
+    def _each(self, a: Value, channels: int, spatial: Sequence[int]) -> Value:
+        """Every group's channel repeated for the channels of that group; a single one broadcasts by itself."""
+        if self.groups in (1, channels):
+            return a
+        build, per = self.build, channels // self.groups
+        split = build.op("Reshape", a, build.integers([0, self.groups, 1, *spatial]))
+        wide = build.op("Expand", split, build.integers([1, self.groups, per, *spatial]))
+        return build.op("Reshape", wide, build.integers([0, channels, *spatial]))
+
+    def _ones(self, like: Value, channels: int) -> Value:
+        return self.build.constant(np.ones([channels, 1, *(a.kernel for a in self.axes)]), like)
+
+    def _attributes(self, groups: int) -> dict[str, object]:
+        return {
+            "kernel_shape": [a.kernel for a in self.axes],
+            "strides": [a.stride for a in self.axes],
+            "dilations": [a.dilation for a in self.axes],
+            "pads": [a.before for a in self.axes] + [a.after for a in self.axes],
+            "group": groups,
+        }
+
+
+def transposed(
+    build: Builder, s: Value, w: Value, axes: Sequence[Axis], outputs: int, inputs: int, groups: int
+) -> Value:
+    """The adjoint of a convolution with weight w [outputs, inputs / groups, *kernel]: s [N, outputs, *outs] ->
+    [N, inputs, *sizes]."""
+    if all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
+        pads = [a.extent - 1 - a.before for a in axes] + [a.extent - 1 - a.overhang for a in axes]
+        return build.op(
+            "Conv", s, flipped(build, w, axes, outputs, inputs, groups), step="c",
+            kernel_shape=[a.kernel for a in axes], strides=[1] * len(axes), dilations=[a.dilation for a in axes],
+            pads=pads, group=groups,
+        )  # fmt: skip
+    if groups == 1 and outputs == inputs:
+        # OpenVINO's CPU plugin is silently wrong where one weight serves both a Conv and a ConvTranspose of this shape.
+        w = build.op("Neg", build.op("Neg", w))
+    # ConvTranspose with symmetric pads only, and an output_padding below the stride: the forms every runtime gets right.
+    symmetric = all(a.before == a.after and 0 <= a.before - a.overhang < a.stride for a in axes)
+    pads = [a.before if symmetric else 0 for a in axes]
+    missing = [a.size + (2 if symmetric else 1) * a.before - a.reach for a in axes]
+    spread = build.op(
+        "ConvTranspose", s, w, step="c", kernel_shape=[a.kernel for a in axes], strides=[a.stride for a in axes],
+        dilations=[a.dilation for a in axes], pads=pads * 2,
+        output_padding=[min(max(m, 0), a.stride - 1) for a, m in zip(axes, missing, strict=True)], group=groups,
+    )  # fmt: skip
+    return spread if symmetric else _cropped(build, spread, axes)
+
+
+def _cropped(build: Builder, spread: Value, axes: Sequence[Axis]) -> Value:
+    """From all positions that windows reach to those of the input: padding cut off, elements no window reads are zero."""
+    for i, a in enumerate(axes):
+        have = a.reach + min(max(a.size + a.before - a.reach, 0), a.stride - 1)
+        short = a.before + a.size - have
+        spread = build.pad(spread, 2 + i, 0, max(short, 0), 2 + len(axes))
+        if a.before or short < 0:
+            spread = build.slice(spread, 2 + i, a.before, a.before + a.size)
+    return spread
+
+
+def flipped(build: Builder, w: Value, axes: Sequence[Axis], outputs: int, inputs: int, groups: int) -> Value:
+    """The weight of the adjoint: [outputs, inputs / groups, *k] -> [inputs, outputs / groups, *k], kernel reversed."""
+    rank, kernel = len(axes), [a.kernel for a in axes]
+    if inputs > groups or outputs > groups:
+        if groups > 1:
+            w = build.op("Reshape", w, build.integers([groups, outputs // groups, inputs // groups, *kernel]))
+            w = build.op("Transpose", w, perm=[0, 2, 1, *range(3, 3 + rank)])
+            w = build.op("Reshape", w, build.integers([inputs, outputs // groups, *kernel]))
+        else:
+            w = build.op("Transpose", w, perm=[1, 0, *range(2, 2 + rank)])
+    turned = [i for i, k in enumerate(kernel) if k > 1]
+    if not turned:
+        return w
+    limits = ([-1] * len(turned), [-kernel[i] - 1 for i in turned], [2 + i for i in turned], [-1] * len(turned))
+    return build.op("Slice", w, *(build.integers(v) for v in limits), step="flip")

@@ -1,0 +1,241 @@
+"""Average pooling is linear; max pooling sends relevance to the winner.
+
+Average pooling: z[o] = w[o] · Σ_i x[stride·o + dilation·i - before] with w[o] = 1 / (elements counted), so that w is a
+tensor like any other layer's and rules may modify it.
+
+Max pooling is separable, and so is "the first largest element wins": pool along the last axis, then along the one
+before, …; going back, the first row that holds the maximum is found, then the first element in that row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
+from onnxlrp.graph.facts import attributes
+from onnxlrp.layers.convolution import transposed
+from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
+from onnxlrp.layers.window import Axis, outer, windows
+from onnxlrp.rules.rule import PoolingRule, Rule
+
+
+@defines("AveragePool")
+def average_pool(node: NodeProto, build: Builder) -> Linear:
+    """AveragePool with any padding, ceil_mode, dilation, count_include_pad."""
+    given = attributes(node)
+    axes = windows(node, build)
+    whole = bool(given.get("count_include_pad", 0))
+    counts = [a.count(-a.before, a.size + a.after) if whole else a.count(0, a.size) for a in axes]
+    if any((c == 0).any() for c in counts):
+        raise refuse(node, "a window lies wholly in the padding", "export with ceil_mode=0")
+    x = build.tensor(node.input[0])
+    return _average(node, build, axes, outer(build, [1.0 / c for c in counts], x))
+
+
+@defines("GlobalAveragePool")
+def global_average_pool(node: NodeProto, build: Builder) -> Linear:
+    """The mean over all spatial axes."""
+    axes = _whole(node, build, build.facts.shape(node.input[0])[2:])
+    return _average(node, build, axes, build.constant(1 / np.prod([a.size for a in axes]), build.tensor(node.input[0])))
+
+
+@defines("ReduceMean", "ReduceSum")
+def reduce_mean(node: NodeProto, build: Builder) -> Linear:
+    """A mean or sum over any axes but the batch, with or without keepdims."""
+    facts, given = build.facts, attributes(node)
+    shape = facts.shape(node.input[0])
+    stated = given.get("axes") if len(node.input) < 2 or not node.input[1] else facts.value(node.input[1])
+    reduced = sorted(int(a) % len(shape) for a in (range(len(shape)) if stated is None else stated))  # type: ignore[union-attr, attr-defined]
+    if any(not isinstance(shape[a], int) for a in reduced) or (0 in reduced and shape[0] != 1):
+        raise refuse(node, f"reduces over the batch (axes {reduced} of {shape})", "export with the batch kept apart")
+    x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
+    kept = tuple(1 if i in reduced else d for i, d in enumerate(shape))
+    total = np.prod([int(shape[a]) for a in reduced])
+    flat = facts.shape(node.output[0])
+
+    def apply(xs: Inputs, w: Symbol, b: Symbol) -> Symbol:
+        (v,) = xs
+        if isinstance(v, One):
+            v = build.constant(np.full([1] * len(flat), float(total)), x)
+        elif v is not None:
+            v = build.op("ReduceSum", v, build.integers(reduced), keepdims=int(len(flat) == len(shape)))
+        return build.mul(v, w)
+
+    def transpose(s: Value, w: Symbol) -> Inputs:
+        s = s if len(flat) == len(shape) else build.reshape(s, kept)
+        return (build.mul(s, w),)
+
+    w = build.constant(1 / total, x) if node.op_type == "ReduceMean" else ONE
+    return Linear(
+        name=layer_name(node), kind="pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        x=(x,), w=w, z=z, apply=apply, transpose=transpose,
+    )  # fmt: skip
+
+
+def _whole(node: NodeProto, build: Builder, sizes: Sequence[object]) -> tuple[Axis, ...]:
+    """One window over all of every axis."""
+    if not all(isinstance(d, int) for d in sizes):
+        raise refuse(node, f"pools over sizes {tuple(sizes)} not known", "fix the input's size with --input-shape")
+    return tuple(Axis(int(d), 1, int(d)) for d in sizes)  # type: ignore[call-overload]
+
+
+def _average(node: NodeProto, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
+    x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
+    pool = SumPool(build, axes, int(build.facts.shape(node.input[0])[1]))
+    return Linear(
+        name=layer_name(node), kind="pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        x=(x,), w=w, z=z, apply=lambda xs, w, b: build.mul(pool.apply(xs[0]), w),
+        transpose=lambda s, w: (pool.transpose(build.mul(s, w)),),
+    )  # fmt: skip
+
+
+class SumPool:
+    """The sum over each window, channel by channel, and its adjoint."""
+
+    def __init__(self, build: Builder, axes: Sequence[Axis], channels: int) -> None:
+        self.build, self.axes, self.channels = build, axes, channels
+
+    def apply(self, x: Symbol) -> Symbol:
+        """[N, C, *sizes] -> [N, C, *outs]."""
+        if x is None:
+            return None
+        if isinstance(x, One):
+            return outer(self.build, [a.count(0, a.size) for a in self.axes], self.build.constant(1.0))
+        return self._single(x, "Conv", [a.size for a in self.axes], [a.out for a in self.axes])
+
+    def transpose(self, s: Symbol) -> Symbol:
+        """[N, C, *outs] -> [N, C, *sizes], size 1 where one window covers all."""
+        if not isinstance(s, Value) or all(a.out == 1 and a.kernel == a.size and not a.before for a in self.axes):
+            return s
+        if all(a.kernel == a.stride == 1 and not a.before and a.size == a.out for a in self.axes):
+            return s
+        return self._single(s, "adjoint", [a.out for a in self.axes], [a.size for a in self.axes])
+
+    def _single(self, v: Value, form: str, before: list[int], after: list[int]) -> Value:
+        """Channels become samples of one channel, as a pooling treats them all alike."""
+        build, axes = self.build, self.axes
+        ones = build.constant(np.ones([1, 1, *(a.kernel for a in axes)]), v)
+        single = build.op("Reshape", v, build.integers([-1, 1, *before]))
+        if form == "Conv":
+            pooled = build.op(
+                "Conv", _padded(build, single, axes), ones, kernel_shape=[a.kernel for a in axes],
+                strides=[a.stride for a in axes], dilations=[a.dilation for a in axes],
+            )  # fmt: skip
+        else:
+            pooled = transposed(build, single, ones, axes, 1, 1, 1)
+        return build.op("Reshape", pooled, build.integers([-1, self.channels, *after]))
+
+
+def _padded(build: Builder, x: Value, axes: Sequence[Axis], value: float = 0.0) -> Value:
+    """x with explicit padding for every window's reach."""
+    for i, a in enumerate(axes):
+        x = build.pad(x, 2 + i, a.before, max(a.overhang, 0), 2 + len(axes), value)
+    return x
+
+
+@defines("MaxPool")
+def max_pool(node: NodeProto, build: Builder) -> Special:
+    """MaxPool with any padding, stride, dilation and ceil_mode."""
+    if attributes(node).get("storage_order"):
+        raise refuse(node, "storage_order=1 is not supported", "export with storage_order=0")
+    return _max_pool(node, build, windows(node, build))
+
+
+@defines("GlobalMaxPool")
+def global_max_pool(node: NodeProto, build: Builder) -> Special:
+    """The largest element over all spatial axes."""
+    return _max_pool(node, build, _whole(node, build, build.facts.shape(node.input[0])[2:]))
+
+
+def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
+    x, y = build.tensor(node.input[0]), build.tensor(node.output[0])
+
+    def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
+        vanishes = r.gate is not None and r.gate == y
+        routed = winner(build, x, y, r.value, axes)
+        return (Relevance(routed, x if vanishes else None),)
+
+    def as_average() -> Linear:
+        """The average pooling of the same geometry, whose output the model does not compute."""
+        counts = [1.0 / a.count(0, a.size) for a in axes]
+        layer = _average(node, build, axes, outer(build, counts, x))
+        z = layer.apply(layer.x, layer.w, None)
+        assert isinstance(z, Value)
+        return Linear(**{**layer.__dict__, "z": z})
+
+    return Special(
+        name=layer_name(node), kind="max pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        backward=backward, accepts=lambda rule: isinstance(rule, PoolingRule), linear=as_average,
+    )  # fmt: skip
+
+
+def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -> Value:
+    """Relevance r of the pooled y at the first largest element of each window of x."""
+    stages = [x]
+    for i in reversed(range(1, len(axes))):
+        stages.append(_pool_along(build, stages[-1], i, axes))
+    for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
+        r = _unpool_along(build, before, after, r, i, axes)
+    return r
+
+
+def _pool_along(build: Builder, x: Value, i: int, axes: Sequence[Axis]) -> Value:
+    """MaxPool along one axis only."""
+    a, rank = axes[i], len(axes)
+    if a.kernel == a.stride == 1:
+        return x
+    only = lambda v, rest: [v if k == i else rest for k in range(rank)]  # noqa: E731
+    padded = build.pad(x, 2 + i, a.before, max(a.overhang, 0), 2 + rank, _lowest(x))
+    return build.op(
+        "MaxPool", padded, kernel_shape=only(a.kernel, 1), strides=only(a.stride, 1), dilations=only(a.dilation, 1),
+        step="pooled",
+    )  # fmt: skip
+
+
+def _lowest(x: Value) -> float:
+    """A finite number below all that occur: runtimes disagree on infinities."""
+    return -65504.0 if np.finfo(helper.tensor_dtype_to_np_dtype(x.element_type)).max < 1e5 else -3e38
+
+
+def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> Value:
+    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum."""
+    a, axis, rank = axes[i], 2 + i, 2 + len(axes)
+    if a.kernel == a.stride == 1 and not a.before:
+        return r
+    padded = build.pad(x, axis, a.before, max(a.overhang, 0), rank, _lowest(x))
+    zero = build.constant(0.0, r)
+    parts: list[Value] = []
+    for tap in range(a.kernel - 1):
+        start = tap * a.dilation
+        taken = build.slice(padded, axis, start, start + a.stride * (a.out - 1) + 1, a.stride)
+        part = build.op("Where", build.op("Equal", taken, y), r, zero)
+        parts.append(part)
+        r = build.op("Sub", r, part)
+    parts.append(r)  # no tap before it was the largest: the last one is
+    return _interleave(build, parts, i, axes)
+
+
+def _interleave(build: Builder, parts: Sequence[Value], i: int, axes: Sequence[Axis]) -> Value:
+    """Each tap's relevance put back at stride·o + dilation·tap - before along the axis, overlaps added."""
+    a, axis, rank = axes[i], 2 + i, 2 + len(axes)
+    length = -(-max(a.reach, a.before + a.size) // a.stride)
+    phases: list[Symbol] = [None] * a.stride
+    for tap, part in enumerate(parts):
+        shift, phase = divmod(tap * a.dilation, a.stride)
+        placed = build.pad(part, axis, shift, length - shift - a.out, rank)
+        phases[phase] = build.add(phases[phase], placed)
+    if a.stride == 1:
+        whole = phases[0]
+    else:
+        zero = build.op("Where", build.constant(False, TensorProto.BOOL), placed, build.constant(0.0, placed))
+        columns = [build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in phases]
+        stacked = build.op("Concat", *columns, axis=axis + 1)
+        rest = [behind.out for behind in axes[i + 1 :]]  # the axes behind this one are still pooled
+        whole = build.op("Reshape", stacked, build.integers([*[0] * axis, length * a.stride, *rest]))
+    assert isinstance(whole, Value)
+    if a.before or length * a.stride != a.size:
+        whole = build.slice(whole, axis, a.before, a.before + a.size)
+    return whole

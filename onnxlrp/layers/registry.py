@@ -1,0 +1,155 @@
+"""What each operator is. One definition an operator; registering an operator twice is an error.
+
+Four kinds form a ladder over one general form, a layer that turns its output's relevance into its inputs':
+
+linear      z = A(w) x + b; supplies `apply` and `transpose`, every linear rule follows
+activation  elementwise; relevance passes, or is multiplied by the derivative
+routing     every output element is one input element; relevance goes back to where the value came from
+special     anything else; supplies its own backward
+
+A definition `define(node, build) -> Layer` reads the node and may refuse it with a `Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx import NodeProto
+
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.graph.facts import describe
+from onnxlrp.rules.rule import Rule
+
+Kind = Literal["convolution", "dense", "normalisation", "sum", "pooling", "max pooling", "activation", "routing"]
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Relevance that arrives at a tensor t.
+
+    `gate`, where known, is t or relu(t), and R is zero wherever it is zero: relevance of a rectified unit vanishes
+    where the unit is silent, so a denominator may be taken from the gate, which has no negative values to guard.
+    """
+
+    value: Value
+    gate: Value | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One or more nodes that act as one: `inputs` are the tensors that relevance can go to, `output` whence it comes."""
+
+    name: str
+    kind: Kind
+    nodes: tuple[NodeProto, ...]
+    inputs: tuple[str, ...]
+    output: str
+
+    @property
+    def op_types(self) -> tuple[str, ...]:
+        """The operators of its nodes, in order."""
+        return tuple(n.op_type for n in self.nodes)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({'+'.join(self.op_types)})"
+
+
+Inputs = tuple[Symbol, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Layer):
+    """z = A(w) x + b, over one input or several (a sum's x is a tuple).
+
+    apply(xs, w, b) -> z and transpose(s, w) -> one tensor per input, which may have size 1 where x does not. w may be
+    ONE or ZERO (symbolically) and is otherwise any tensor of w's shape. `out_axis` is w's axis for output channels,
+    `in_axis` for input channels (None: this weight cannot be scaled there), `channel` the channel axis of x and z.
+    """
+
+    x: tuple[Value, ...]
+    w: Symbol
+    b: Symbol = None
+    z: Value
+    apply: Callable[[Inputs, Symbol, Symbol], Symbol]
+    transpose: Callable[[Value, Symbol], Inputs]
+    out_axis: int | None = None
+    in_axis: int | None = None
+    channel: int = 1
+    pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagonal(Linear):
+    """z = factor ⊙ x + shift along one axis: batch normalisation, and multiplying or adding constants. `factor` and
+    `shift` are scalars or vectors along the axis `channel`; `mergeable` unless they vary along more axes than that."""
+
+    factor: Symbol
+    shift: Symbol = None
+    mergeable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation(Layer):
+    """y = f(x) elementwise. derivative() -> f'(x); `rectifies` where f is relu."""
+
+    derivative: Callable[[], Symbol]
+    rectifies: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing(Layer):
+    """Every output element is a copy of one input element (or a constant): transpose(R) -> one tensor per input."""
+
+    transpose: Callable[[Value], tuple[Value, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Special(Layer):
+    """Anything else: backward(R, rule) -> one relevance per input. `accepts` says which rules it understands, `linear`
+    gives the linear layer that a rule may have it replaced by."""
+
+    backward: Callable[[Relevance, Rule], tuple[Relevance | None, ...]]
+    accepts: Callable[[Rule], bool]
+    linear: Callable[[], Linear] | None = None
+
+
+Define = Callable[[NodeProto, Builder], Layer]
+DEFINITIONS: dict[str, Define] = {}
+
+
+def defines(*op_types: str) -> Callable[[Define], Define]:
+    """Register a definition for operators of the default domain."""
+
+    def register(define: Define) -> Define:
+        for op_type in op_types:
+            if op_type in DEFINITIONS:
+                raise ValueError(f"{op_type} is defined twice: by {DEFINITIONS[op_type].__name__} and {define.__name__}")
+            DEFINITIONS[op_type] = define
+        return define
+
+    return register
+
+
+def layer_name(node: NodeProto) -> str:
+    """A layer is named after its first node, or that node's output where it has no name."""
+    return node.name or node.output[0]
+
+
+def refuse(node: NodeProto, reason: str, remedy: str) -> OnnxLrpError:
+    """The error by which a definition says that it cannot explain this node."""
+    return OnnxLrpError(Problem(describe(node), reason, remedy))
+
+
+def define(node: NodeProto, build: Builder) -> Layer:
+    """The layer that a node is; raises `OnnxLrpError` for an operator or a form of it that has no definition."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in DEFINITIONS:
+        operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        raise refuse(
+            node,
+            f"the operator {operator} has no relevance rule",
+            "explain from an earlier output (--output), or export the model without it",
+        )
+    return DEFINITIONS[node.op_type](node, build)

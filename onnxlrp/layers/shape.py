@@ -1,0 +1,124 @@
+"""Operators that move values and compute nothing: relevance goes back to where each value came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxlrp.graph.build import Builder, Value
+from onnxlrp.graph.facts import attributes
+from onnxlrp.layers.registry import Routing, defines, layer_name, refuse
+
+
+def _routing(node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Value], tuple[Value, ...]]) -> Routing:
+    return Routing(
+        name=layer_name(node), kind="routing", nodes=(node,), inputs=inputs, output=node.output[0], transpose=transpose
+    )
+
+
+@defines("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(node: NodeProto, build: Builder) -> Routing:
+    """The same values in another shape."""
+    shape = build.facts.shape(node.input[0])
+    if sum(isinstance(d, str) for d in shape) > 1:
+        raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
+    return _routing(node, (node.input[0],), lambda r: (build.reshape(r, shape),))
+
+
+@defines("Identity")
+def identity(node: NodeProto, build: Builder) -> Routing:
+    """The same tensor under another name."""
+    return _routing(node, (node.input[0],), lambda r: (r,))
+
+
+@defines("Dropout")
+def dropout(node: NodeProto, build: Builder) -> Routing:
+    """Nothing at inference."""
+    training = build.facts.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    if training is not None and bool(training):
+        raise refuse(node, "drops at random (training_mode is true)", "export the model in evaluation mode")
+    return _routing(node, (node.input[0],), lambda r: (r,))
+
+
+@defines("Cast")
+def cast(node: NodeProto, build: Builder) -> Routing:
+    """Another floating-point type."""
+    back = build.facts.element_type(node.input[0])
+    if back == build.facts.element_type(node.output[0]):
+        return _routing(node, (node.input[0],), lambda r: (r,))
+    return _routing(node, (node.input[0],), lambda r: (build.op("Cast", r, to=back),))
+
+
+@defines("Transpose")
+def transpose(node: NodeProto, build: Builder) -> Routing:
+    """Axes permuted."""
+    rank = len(build.facts.shape(node.input[0]))
+    perm = attributes(node).get("perm") or list(reversed(range(rank)))
+    back = [int(i) for i in np.argsort(perm)]  # type: ignore[arg-type]
+    return _routing(node, (node.input[0],), lambda r: (build.op("Transpose", r, perm=back),))
+
+
+@defines("Concat")
+def concat(node: NodeProto, build: Builder) -> Routing:
+    """Tensors one after another along an axis."""
+    shapes = [build.facts.shape(i) for i in node.input]
+    axis = int(attributes(node)["axis"]) % len(shapes[0])  # type: ignore[call-overload]
+    if any(not isinstance(s[axis], int) for s in shapes):
+        raise refuse(node, f"joins along axis {axis}, whose sizes are not known", "fix them with --input-shape")
+    ends = np.cumsum([0, *(int(s[axis]) for s in shapes)])
+
+    def back(r: Value) -> tuple[Value, ...]:
+        return tuple(build.slice(r, axis, int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False))
+
+    return _routing(node, tuple(node.input), back)
+
+
+@defines("Pad")
+def pad(node: NodeProto, build: Builder) -> Routing:
+    """Constants around a tensor."""
+    if attributes(node).get("mode", "constant") != "constant":
+        raise refuse(node, f"pads by {attributes(node)['mode']}", "export with constant padding")
+    shape = build.facts.shape(node.input[0])
+    amounts = build.facts.value(node.input[1])
+    axes = build.facts.value(node.input[3]) if len(node.input) > 3 and node.input[3] else np.arange(len(shape))
+    if amounts is None or axes is None:
+        raise refuse(node, "its padding is not known before the model runs", "export with constant pads")
+    half = len(amounts) // 2
+
+    def back(r: Value) -> tuple[Value, ...]:
+        for k, axis in enumerate(int(a) % len(shape) for a in axes):
+            before, after = int(amounts[k]), int(amounts[half + k])
+            if before < 0 or after < 0:
+                r = build.pad(r, axis, max(-before, 0), max(-after, 0), len(shape))
+            if before > 0 or after > 0:
+                start = max(before, 0)
+                r = build.slice(r, axis, start, -after if after > 0 else np.iinfo(np.int64).max)
+        return (r,)
+
+    return _routing(node, (node.input[0],), back)
+
+
+@defines("Slice")
+def slice_(node: NodeProto, build: Builder) -> Routing:
+    """A part of a tensor, by positive steps."""
+    shape = build.facts.shape(node.input[0])
+    starts, ends, axes, steps = (
+        None if i >= len(node.input) or not node.input[i] else build.facts.value(node.input[i]) for i in range(1, 5)
+    )
+    if starts is None or ends is None:
+        raise refuse(node, "its limits are not known before the model runs", "export with constant limits")
+    axes = np.arange(len(starts)) if axes is None else axes
+    steps = np.ones(len(starts), np.int64) if steps is None else steps
+    if any(s != 1 for s in steps) or any(not isinstance(shape[int(a)], int) for a in axes):
+        raise refuse(node, f"takes every {list(steps)}th element along axes {list(axes)} of {shape}", "slice by step 1")
+
+    def back(r: Value) -> tuple[Value, ...]:
+        for start, end, axis in zip(starts, ends, axes, strict=True):
+            size = int(shape[int(axis)])
+            low, high, _ = slice(int(start), int(end)).indices(size)
+            r = build.pad(r, int(axis) % len(shape), low, size - max(high, low), len(shape))
+        return (r,)
+
+    return _routing(node, (node.input[0],), back)

@@ -1,0 +1,87 @@
+"""The geometry that convolutions and poolings share: a window sliding along each spatial axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxlrp.graph.build import Builder, Value
+from onnxlrp.graph.facts import attributes
+from onnxlrp.layers.registry import refuse
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis: `size` input elements, `out` windows of `kernel` taps, `before`/`after` padded elements.
+
+    Tap i of window o reads input element stride·o + dilation·i - before.
+    """
+
+    size: int
+    out: int
+    kernel: int
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    after: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Input elements from a window's first tap to its last, both counted."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def reach(self) -> int:
+        """Padded input elements up to the last window's last tap."""
+        return self.stride * (self.out - 1) + self.extent
+
+    @property
+    def overhang(self) -> int:
+        """How far the last window reaches past the input's end; negative where it stops short of it."""
+        return self.reach - self.before - self.size
+
+    def count(self, low: int, high: int) -> np.ndarray:
+        """Per window, how many of its taps read elements in [low, high)."""
+        reads = self.stride * np.arange(self.out)[:, None] + self.dilation * np.arange(self.kernel) - self.before
+        return ((reads >= low) & (reads < high)).sum(1)
+
+
+def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None) -> tuple[Axis, ...]:
+    """The axes of a Conv or pooling node, auto_pad and ceil_mode resolved to numbers."""
+    facts, given = build.facts, attributes(node)
+    sizes, outs = facts.shape(node.input[0])[2:], facts.shape(node.output[0])[2:]
+    if not all(isinstance(d, int) for d in (*sizes, *outs)):
+        reason = f"its spatial size {sizes} -> {outs} is not known before the model runs"
+        raise refuse(node, reason, "fix the input's size with --input-shape")
+    rank = len(sizes)
+    kernels = list(kernel or given["kernel_shape"])  # type: ignore[call-overload]
+    strides, dilations = given.get("strides") or [1] * rank, given.get("dilations") or [1] * rank
+    pads = _pads(str(given.get("auto_pad", "NOTSET")), given.get("pads"), sizes, outs, kernels, strides, dilations)
+    return tuple(
+        Axis(int(sizes[i]), int(outs[i]), kernels[i], strides[i], dilations[i], pads[i], pads[rank + i])  # type: ignore[index]
+        for i in range(rank)
+    )
+
+
+def _pads(mode, pads, sizes, outs, kernels, strides, dilations) -> list[int]:  # type: ignore[no-untyped-def]
+    """[before per axis, after per axis]."""
+    if mode in ("NOTSET", "VALID"):
+        return list(pads or [0] * 2 * len(sizes)) if mode == "NOTSET" else [0] * 2 * len(sizes)
+    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
+    totals = [max((o - 1) * s + e - n, 0) for o, s, e, n in zip(outs, strides, extents, sizes, strict=True)]
+    less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
+    return less + more if mode == "SAME_UPPER" else more + less
+
+
+def outer(build: Builder, vectors: Sequence[np.ndarray], like: Value) -> Value:
+    """The outer product of one vector an axis, shaped [1, 1, *axes]: small constants multiplied when the model loads."""
+    rank = len(vectors)
+    shaped = [
+        build.constant(v.reshape([1, 1, *(-1 if i == k else 1 for i in range(rank))]), like)
+        for k, v in enumerate(vectors)
+    ]
+    return reduce(lambda a, b: build.op("Mul", a, b, step="count"), shaped)

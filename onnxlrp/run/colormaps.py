@@ -1,0 +1,61 @@
+"""Colour maps as tables of 257 colours: entry 128 is zero, so no relevance has exactly the neutral colour."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlrp.errors import OnnxLrpError, Problem
+
+ENTRIES = 257
+DEFAULT = "bwr"
+
+# Anchors evenly spaced from -1 to 1.
+_DIVERGING = {
+    "bwr": ("#0b2a78", "#3f7be0", "#a9cdfb", "#ffffff", "#ffb8a6", "#e8413a", "#7d0716"),
+    "coldnhot": ("#d8fbff", "#19b5ff", "#0a35c8", "#000000", "#c41a0a", "#ff9a12", "#fffbd0"),
+    "seismic": ("#00004d", "#0000ff", "#ffffff", "#ff0000", "#800000"),
+}
+# Anchors evenly spaced from 0 to 1; what is negative has the colour of zero.
+_SEQUENTIAL = {
+    "hot": ("#000000", "#7a0c00", "#e63c00", "#ffa800", "#fff3a0", "#ffffff"),
+    "gray": ("#000000", "#ffffff"),
+}
+NAMES: tuple[str, ...] = (*_DIVERGING, *_SEQUENTIAL)
+
+
+def is_diverging(name: str) -> bool:
+    """Whether the map shows negative values; raises `OnnxLrpError` for an unknown name."""
+    table(name)
+    return name in _DIVERGING
+
+
+@functools.cache
+def table(name: str) -> npt.NDArray[np.uint8]:
+    """The colours from -1 to 1, uint8 [257, 3], read-only; raises `OnnxLrpError` for an unknown name."""
+    if name in _DIVERGING:
+        colours = _between(_DIVERGING[name], ENTRIES)
+    elif name in _SEQUENTIAL:
+        positive = _between(_SEQUENTIAL[name], ENTRIES // 2 + 1)
+        colours = np.concatenate([np.repeat(positive[:1], ENTRIES // 2, axis=0), positive])
+    else:
+        raise OnnxLrpError(Problem(f"colour map {name!r}", "unknown", f"choose one of {', '.join(NAMES)}"))
+    colours.flags.writeable = False
+    return colours
+
+
+def colour(values: npt.ArrayLike, name: str = DEFAULT) -> npt.NDArray[np.uint8]:
+    """The colours, uint8 [..., 3], of `values` in -1..1 (clipped to it); raises `OnnxLrpError` for an unknown name."""
+    half = ENTRIES // 2
+    places = np.rint(np.clip(np.asarray(values, np.float64), -1.0, 1.0) * half).astype(np.intp) + half
+    return table(name)[places]
+
+
+def _between(anchors: tuple[str, ...], count: int) -> npt.NDArray[np.uint8]:
+    """`count` colours, uint8 [count, 3], linear between evenly spaced anchors."""
+    points = np.array([[int(a[i : i + 2], 16) for i in (1, 3, 5)] for a in anchors], np.float64)
+    places = np.linspace(0.0, len(anchors) - 1.0, count)
+    channels = [np.interp(places, np.arange(len(anchors)), points[:, c]) for c in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)

@@ -1,0 +1,131 @@
+"""From a picture to the classifier's input: size, channels, layout and scale, as the model says or as it is guessed.
+
+The choice is made once per model (`fit`), where it can be checked against the input's declared shape; then each picture
+only follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlrp.contract import PREPROCESS_PRESETS, Layout, Preprocessing
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.run.images import LUMINANCE, Picture, resized
+
+GUESS = "unit"
+GUESS_WARNING = (
+    "the model does not say how pictures are prepared for it: pixels are scaled to 0..1, which is a guess. "
+    f"Say it with --preprocess {'|'.join(PREPROCESS_PRESETS)}, or convert with --mean, --std and --size."
+)
+
+USE_PYTHON = "use the Python API: Explainer.explain takes any array"
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`values` is one input without batch axis ([C, H, W] or [H, W, C]); `shown` uint8 [H, W, 3] what it looks like."""
+
+    values: npt.NDArray[np.float32]
+    shown: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A pre-processing that fits a model: `channels` is 1 or 3, and mean and std have one value or `channels`."""
+
+    preprocessing: Preprocessing
+    channels: int
+
+    def __call__(self, picture: Picture) -> Prepared:
+        """Resize, order the colours, scale and normalise one picture."""
+        way = self.preprocessing
+        pixels = picture.pixels if way.size is None else resized(picture.pixels, way.size)
+        planes = _with_channels(pixels, self.channels)
+        if way.color_order == "BGR":
+            planes = planes[..., ::-1]
+        mean, std = np.array(way.mean, np.float32), np.array(way.std, np.float32)
+        values = (planes / np.float32(way.scale) - mean) / std
+        if way.layout == "NCHW":
+            values = np.moveaxis(values, 2, 0)
+        return Prepared(np.ascontiguousarray(values, np.float32), Picture(picture.path, pixels).rgb)
+
+
+def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None) -> Fitted:
+    """How pictures become an input of `shape` (batch first, None where free).
+
+    `stated` is what the model says of itself; `override` names a preset that goes before it (but keeps its size and
+    layout). With neither, pixels are scaled to 0..1: warn with `GUESS_WARNING`. Raises `OnnxLrpError` where the shape
+    is no picture's or does not fit the pre-processing.
+    """
+    if len(shape) != 4:
+        reason = f"has {len(shape)} axes, a batch of pictures has 4"
+        raise OnnxLrpError(Problem("the model's input", reason, USE_PYTHON))
+    way = _chosen(stated, override)
+    layout = _layout(shape) or (stated.layout if stated else None) or way.layout
+    if stated and override is None and layout != stated.layout:
+        reason = f"is {_text(shape)}, which does not fit the stated layout {stated.layout}"
+        raise OnnxLrpError(Problem("the model's input", reason, f"convert it with --layout {layout}"))
+    height, width, declared = (shape[2], shape[3], shape[1]) if layout == "NCHW" else shape[1:]
+    channels = declared or (1 if way.color_order == "L" else 3)
+    if channels not in (1, 3):
+        reason = f"has {channels} channels, a picture has 1 or 3"
+        raise OnnxLrpError(Problem("the model's input", reason, USE_PYTHON))
+    for name, values in (("mean", way.mean), ("std", way.std)):
+        if len(values) not in (1, channels):
+            reason = f"has {len(values)} values of {name} for an input of {channels} channels"
+            remedy = f"choose another --preprocess, or convert with --{name} of {channels} values"
+            raise OnnxLrpError(Problem("the pre-processing", reason, remedy))
+    size = _size((height, width), way.size or (stated.size if stated else None))
+    color_order = "RGB" if channels == 3 and way.color_order == "L" else way.color_order
+    return Fitted(replace(way, layout=layout, size=size, color_order="L" if channels == 1 else color_order), channels)
+
+
+def _chosen(stated: Preprocessing | None, override: str | None) -> Preprocessing:
+    if override is None:
+        return stated or PREPROCESS_PRESETS[GUESS]
+    return _preset(PREPROCESS_PRESETS, override)
+
+
+def _preset(presets: Mapping[str, Preprocessing], name: str) -> Preprocessing:
+    if name not in presets:
+        raise OnnxLrpError(Problem(f"preprocess {name!r}", "unknown", f"choose one of {', '.join(presets)}"))
+    return presets[name]
+
+
+def _layout(shape: Shape) -> Layout | None:
+    """The layout that the channel axis gives away; None where both or neither axis could be it."""
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first == last:
+        return None
+    return "NCHW" if first else "NHWC"
+
+
+def _size(declared: tuple[int | None, int | None], stated: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(H, W) to resize to, or None where any size will do."""
+    height, width = declared
+    if stated is None:
+        if (height is None) != (width is None):
+            reason = f"fixes only one side of a picture ({height or 'any'} x {width or 'any'})"
+            raise OnnxLrpError(Problem("the model's input", reason, "convert it with --size H,W"))
+        return (height, width) if height and width else None
+    if any(d is not None and d != s for d, s in zip(declared, stated, strict=True)):
+        reason = f"asks for {stated[0]} x {stated[1]} pixels, the model takes {height or 'any'} x {width or 'any'}"
+        raise OnnxLrpError(Problem("the pre-processing", reason, "convert it with the right --size"))
+    return stated
+
+
+def _with_channels(pixels: npt.NDArray[np.float32], channels: int) -> npt.NDArray[np.float32]:
+    """[H, W, channels]: colours become luminance for a grey model, grey is repeated for a colour model."""
+    if pixels.ndim == 2:
+        return np.repeat(pixels[..., None], channels, axis=2)
+    return pixels if channels == 3 else (pixels @ LUMINANCE)[..., None]
+
+
+def _text(shape: Shape) -> str:
+    return "[" + ", ".join("N" if i == 0 else str(s or "any") for i, s in enumerate(shape)) + "]"

@@ -1,0 +1,258 @@
+"""ONNX Runtime, opened with care.
+
+This is the only module that imports onnxruntime. It does so late (the import takes a while and `--help` should not) and
+with telemetry off. CUDA is used only where it truly runs: ONNX Runtime lists it on machines without a GPU and falls
+back to the CPU with no more than a log line, so the driver is asked first and the finished session afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import io
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from onnxlrp.errors import OnnxLrpError, Problem, RunError
+
+ModelLike = str | Path | bytes | onnx.ModelProto
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+INSTALL_CUDA = "install CUDA 13 and cuDNN 9 with: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+USE_CPU = "or choose the device cpu"
+
+# TF32 keeps ten bits of a product: relevance would no longer add up to the logit. HEURISTIC plans a convolution at once
+# instead of timing every algorithm again for each new batch size.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+_EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_RIVALS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+_PROTOBUF_LIMIT = 2**31 - 1
+_BIG_TENSOR = 1024  # bytes; smaller ones stay in the model's own file
+_SILENT, _WARNING = 4, 2  # severities of ONNX Runtime's logger
+_FAILURES = (
+    *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
+    *("ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
+)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An open session with the provider that really runs it ("CUDA" or "CPU"), and why it is not CUDA ("" if it is)."""
+
+    session: Any
+    provider: str
+    reason: str = ""
+
+
+def open_session(model: ModelLike, device: str = "auto", folder: Path | None = None) -> Opened:
+    """Open `model` on `device`: "auto" takes CUDA where it runs and else the CPU, "cuda" insists on it.
+
+    `folder` is where the external data of a model given as bytes or ModelProto lies, if it has any. Raises
+    `OnnxLrpError` where the device is unknown or "cuda" does not run here, and where ONNX Runtime refuses the model.
+    Warns where packages of ONNX Runtime that break each other are installed together.
+    """
+    if device not in DEVICES:
+        raise OnnxLrpError(Problem(f"device {device!r}", "unknown", f"choose one of {', '.join(DEVICES)}"))
+    runtime = import_onnxruntime()
+    problem = None if device == "cpu" else _what_keeps_cuda_away(runtime)
+    if device == "cuda" and problem is not None:
+        raise OnnxLrpError(problem)
+    with _loadable(model) as source:
+        if device != "cpu" and problem is None:
+            session, problem = _try_cuda(runtime, source, folder)
+            if session is not None:
+                return Opened(session, "CUDA")
+            if device == "cuda" and problem is not None:
+                raise OnnxLrpError(problem)
+        return Opened(_create(runtime, source, folder, [CPU]), "CPU", str(problem) if problem else "")
+
+
+def run_session(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Run `session` and return every output by name; raises `RunError` with the runtime's reason where it gives up."""
+    names = [output.name for output in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except failures(import_onnxruntime()) as error:
+        reason = f"gave up while running the model ({readable(error)})"
+        remedy = "try a smaller batch" if "memory" in reason.lower() or "alloc" in reason.lower() else ""
+        raise RunError(Problem("ONNX Runtime", reason, remedy)) from error
+
+
+def import_onnxruntime() -> Any:
+    """The module onnxruntime with telemetry off; raises `OnnxLrpError` where it is not installed or does not load."""
+    first = "onnxruntime" not in sys.modules
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if first:
+        _warn_of_rivals()
+    try:
+        import onnxruntime
+    except ImportError as error:
+        remedy = "pip install onnxruntime-gpu (or onnxruntime on a Mac or on Arm)"
+        raise OnnxLrpError(Problem("ONNX Runtime", f"cannot be imported ({error})", remedy)) from error
+    return onnxruntime
+
+
+def installed_runtimes() -> list[str]:
+    """The installed packages that all provide the module onnxruntime; more than one break each other."""
+    found = []
+    for name in _RIVALS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.distribution(name)
+            found.append(name)
+    return found
+
+
+def rivals_warning(names: Sequence[str]) -> str:
+    """What to tell the user when the packages `names` are installed together, "" when there is no more than one."""
+    if len(names) < 2:
+        return ""
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[-1]
+    return (
+        f"{' and '.join(names)} are installed together and overwrite each other's files. Keep one: "
+        f"pip uninstall -y {' '.join(names)}, then pip install {keep}."
+    )
+
+
+def readable(error: Exception) -> str:
+    """The sentence inside one of ONNX Runtime's messages: no error codes, source files or second paragraphs."""
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"(/|[A-Z]:\\)\S*onnxruntime\S*(:\d+)?\s*", "", text)
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:297].rstrip() + "..."
+
+
+def failures(runtime: Any) -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: classes of its own with no common base, and Python's from its wrapper."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    own = [getattr(state, name) for name in _FAILURES if hasattr(state, name)]
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def _warn_of_rivals() -> None:
+    message = rivals_warning(installed_runtimes())
+    if message:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _create(runtime: Any, source: str | bytes, folder: Path | None, providers: list[Any]) -> Any:
+    options = runtime.SessionOptions()
+    if folder is not None:
+        options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(folder))
+    try:
+        return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except failures(runtime) as error:
+        node = source if isinstance(source, str) else "model"
+        remedy = f"this is ONNX Runtime {runtime.__version__}: a newer one may know the model's operators"
+        raise OnnxLrpError(Problem(node, f"ONNX Runtime cannot load it ({readable(error)})", remedy)) from error
+
+
+def _try_cuda(runtime: Any, source: str | bytes, folder: Path | None) -> tuple[Any | None, Problem | None]:
+    """A session that runs on CUDA, or what kept it away."""
+    runtime.set_default_logger_severity(_SILENT)
+    try:
+        if hasattr(runtime, "preload_dlls"):
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints each library that is missing
+                runtime.preload_dlls()
+        session = _create(runtime, source, folder, [(CUDA, CUDA_OPTIONS), CPU])
+    except OnnxLrpError as error:
+        # The CPU session that follows says whether it is the model's fault.
+        return None, Problem("device cuda", f"CUDA does not start: {error.problems[0].reason}", USE_CPU[3:])
+    finally:
+        runtime.set_default_logger_severity(_WARNING)
+    if CUDA in session.get_providers():
+        return session, None
+    reason = "there is a GPU, but ONNX Runtime cannot load CUDA's libraries"
+    return None, Problem("device cuda", reason, f"{INSTALL_CUDA}, {USE_CPU}")
+
+
+def _what_keeps_cuda_away(runtime: Any) -> Problem | None:
+    """What is missing before CUDA is worth a try."""
+    if CUDA not in runtime.get_available_providers():
+        reason = f"the installed ONNX Runtime {runtime.__version__} has no CUDA provider"
+        remedy = f"pip uninstall -y onnxruntime, then {INSTALL_CUDA}, {USE_CPU}"
+        return Problem("device cuda", reason, remedy)
+    if _gpus() == 0:
+        remedy = f"look whether nvidia-smi lists a GPU and {INSTALL_CUDA}, {USE_CPU}"
+        return Problem("device cuda", "there is no NVIDIA GPU with a driver on this machine", remedy)
+    return None
+
+
+def _gpus() -> int:
+    """How many GPUs the NVIDIA driver shows to this process; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+@contextlib.contextmanager
+def _loadable(model: ModelLike) -> Iterator[str | bytes]:
+    """`model` as ONNX Runtime takes it. Over protobuf's 2 GiB it goes through files that live as long as the block."""
+    if isinstance(model, (str, Path)):
+        yield str(model)
+    elif isinstance(model, bytes):
+        yield model
+    elif model.ByteSize() <= _PROTOBUF_LIMIT:
+        yield model.SerializeToString()
+    else:
+        with tempfile.TemporaryDirectory(prefix="onnxlrp-") as folder:
+            try:
+                yield str(write_with_external_data(model, Path(folder)))
+            except OSError as error:
+                remedy = "free some space there, or set TMPDIR to a larger disk"
+                raise RunError(Problem(folder, f"cannot be written ({error.strerror})", remedy)) from error
+
+
+def write_with_external_data(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write `model` to `folder` with its weights in a second file, leaving `model` as it is; returns the model's path.
+
+    `onnx.save_model` would move the weights out of the caller's model, and a copy of it first would double the memory.
+    """
+    light = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            _assign(light, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name != "initializer":
+            _assign(light.graph, field.name, value)
+    with open(folder / "weights.bin", "wb") as weights:
+        for tensor in model.graph.initializer:
+            if len(tensor.raw_data) < _BIG_TENSOR:
+                light.graph.initializer.append(tensor)
+                continue
+            entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            entry.data_location = onnx.TensorProto.EXTERNAL
+            place = {"location": "weights.bin", "offset": weights.tell(), "length": len(tensor.raw_data)}
+            for key, value in place.items():
+                entry.external_data.add(key=key, value=str(value))
+            weights.write(tensor.raw_data)
+    path = folder / "model.onnx"
+    path.write_bytes(light.SerializeToString())
+    return path
+
+
+def _assign(message: Any, name: str, value: Any) -> None:
+    """Copy one protobuf field: a message, a list of them, or a plain value."""
+    if hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    elif hasattr(value, "extend"):
+        getattr(message, name).extend(value)
+    else:
+        setattr(message, name, value)

@@ -1,0 +1,146 @@
+"""Colours must not lie: zero is neutral, a sign is a hue, both signs share one scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxlrp import heatmap
+from onnxlrp.errors import OnnxLrpError
+from onnxlrp.run import colormaps
+from onnxlrp.run.page import percent
+from onnxlrp.run.region import share_inside, strongest_region
+
+NEUTRAL = {"bwr": 255, "seismic": 255, "coldnhot": 0, "hot": 0, "gray": 0}
+
+
+@pytest.mark.parametrize("cmap", heatmap.CMAPS)
+def test_zero_is_the_neutral_colour(cmap: str) -> None:
+    assert heatmap.colour(0.0, cmap).tolist() == [NEUTRAL[cmap]] * 3
+    picture = np.asarray(heatmap.heatmap(np.array([[0.0, 3.0], [-1.0, 0.0]]), cmap))
+    assert picture[0, 0].tolist() == picture[1, 1].tolist() == [NEUTRAL[cmap]] * 3
+
+
+@pytest.mark.parametrize("cmap", ["bwr", "seismic", "coldnhot"])
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.5])
+def test_positive_is_warm_and_negative_cold(cmap: str, strength: float) -> None:
+    warm, cold = heatmap.colour([strength, -strength], cmap).astype(int)
+    assert warm[0] > warm[2]
+    assert cold[2] > cold[0]
+
+
+@pytest.mark.parametrize("cmap", ["hot", "gray"])
+def test_sequential_maps_leave_negatives_at_zero(cmap: str) -> None:
+    assert heatmap.colour(-0.7, cmap).tolist() == heatmap.colour(0.0, cmap).tolist()
+    assert not colormaps.is_diverging(cmap)
+
+
+def test_tables_cannot_be_changed_and_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        colormaps.table("bwr")[0] = 0
+    with pytest.raises(OnnxLrpError, match="Choose one of bwr"):
+        colormaps.table("jet")
+
+
+def test_both_signs_share_one_scale() -> None:
+    scaled = heatmap.normalise(np.array([[4.0, -2.0, 0.0]]), percentile=100)
+    assert scaled.values.tolist() == [[1.0, -0.5, 0.0]]
+    assert scaled.limit == 4.0
+
+
+def test_a_spike_does_not_pale_the_rest() -> None:
+    values = np.full((100, 100), 1.0)
+    values[0, 0] = 1000.0
+    assert heatmap.normalise(values).limit == pytest.approx(1.0)
+    assert heatmap.normalise(values, percentile=100).limit == 1000.0
+
+
+def test_a_single_pixel_is_seen_and_no_relevance_is_neutral() -> None:
+    values = np.zeros((100, 100))
+    assert np.all(np.asarray(heatmap.heatmap(values)) == 255)
+    values[3, 4] = -1e-12
+    assert heatmap.normalise(values).values[3, 4] == -1.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    with pytest.raises(OnnxLrpError, match="1 of 4"):
+        heatmap.normalise(np.array([[1.0, bad], [0.0, 0.0]]))
+
+
+def test_maps_from_relevance_keep_the_sum() -> None:
+    values = np.arange(24.0).reshape(2, 3, 4)
+    assert heatmap.as_map(values).shape == (3, 4)
+    assert heatmap.as_map(values, "NHWC").shape == (2, 3)
+    assert heatmap.as_map(np.arange(10.0)).shape == (3, 4)
+    assert heatmap.as_map(np.arange(10.0)).sum() == 45.0
+    assert heatmap.as_map(np.float32(3)).tolist() == [[3.0]]
+
+
+def test_overlay_leaves_the_grey_picture_where_there_is_no_relevance() -> None:
+    shown = np.random.default_rng(0).integers(0, 255, (50, 50, 3), np.uint8)
+    values = np.zeros((50, 50))
+    values[5, 5] = 1.0
+    picture = np.asarray(heatmap.overlay(shown, values)).astype(int)
+    assert np.ptp(picture[30:], axis=2).max() == 0  # grey
+    assert picture[5, 5, 0] > picture[5, 5, 2] + 50  # red
+    with pytest.raises(OnnxLrpError, match=r"\[50, 50\].*\[2, 2\]"):
+        heatmap.overlay(shown, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (96, 96), (224, 224), (50, 400), (900, 300)])
+def test_panels_show_small_inputs_large_and_large_ones_whole(height: int, width: int) -> None:
+    shown = np.full((height, width, 3), 90, np.uint8)
+    page = heatmap.panel(shown, np.ones((height, width)), heatmap.Heading("cat", 0.5, "a line"))
+    tile = max(min(640, max(height, width)), 320)
+    assert page.mode == "RGB"
+    assert page.getpixel((0, 0)) == (255, 255, 255)
+    assert page.height >= tile * height // max(height, width)
+    assert 3 * tile * width // max(height, width) < page.width < 3 * max(tile, 640) + 400
+
+
+def test_a_panel_keeps_each_value_one_square() -> None:
+    values = np.zeros((8, 8))
+    values[0, 0], values[7, 7] = 1.0, -1.0
+    page = np.asarray(heatmap.panel(np.zeros((8, 8, 3), np.uint8), values, heatmap.Heading("cat")))
+    strongest = colormaps.table("bwr")[-1]
+    hits = np.all(page == strongest, axis=2)
+    rows, columns = np.nonzero(hits[:, : page.shape[1] // 2 + 60])
+    assert len(rows) == 40 * 40 == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
+def test_contact_sheet_holds_every_map() -> None:
+    maps = [(f"layer {i}", np.full((4, 4), float(i + 1))) for i in range(5)]
+    sheet, larger = heatmap.contact_sheet(maps), heatmap.contact_sheet(maps * 4, heatmap.Heading("cat", 0.1))
+    assert larger.height > sheet.height
+    with pytest.raises(OnnxLrpError, match="--tap"):
+        heatmap.contact_sheet([])
+
+
+def test_percent_never_rounds_to_certainty() -> None:
+    assert [percent(p) for p in (0.0, 0.0004, 0.5, 0.9996, 1.0)] == [
+        "0.0 %",
+        "< 0.1 %",
+        "50.0 %",
+        "> 99.9 %",
+        "100.0 %",
+    ]
+
+
+def test_the_strongest_region_is_boxed_and_others_left_out() -> None:
+    values = np.zeros((60, 60))
+    values[10:15, 20:30] = 2.0
+    values[40:45, 40:45] = 1.9
+    values[0:5, 0:5] = -9.0
+    box = strongest_region(values)
+    assert box is not None
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx((20, 10, 29, 14), abs=1)
+    assert strongest_region(-np.abs(values)) is None
+
+
+def test_share_inside_counts_positive_relevance_only() -> None:
+    values = np.array([[3.0, 1.0], [-8.0, 0.0]])
+    assert share_inside(values, [[True, False], [True, False]]) == 0.75
+    assert share_inside(-np.abs(values), np.ones((2, 2))) == 0.0
+    with pytest.raises(OnnxLrpError, match=r"\[1, 2\].*\[2, 2\]"):
+        share_inside(values, [[True, False]])
