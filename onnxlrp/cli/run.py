@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top_table, write_case
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
-from onnxlrp.run.targets import Choice, parse_targets
+from onnxlrp.run.targets import Choice, parse_targets, refuse_choice
 from onnxlrp.run.writing import output_folder
 
 MOST_TABLES = 8  # pictures; above it, one line each
@@ -76,6 +77,8 @@ def run(
     paths = find_images(images)
     explainer = _open(model, device, composite, layers)
     choices = parse_targets(targets, explainer.labels, explainer.classes)
+    if targets:
+        refuse_choice(choices, explainer.fixed_target)
     fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
     if preprocess is None and explainer.preprocessing is None:
         click.echo(f"Warning: {GUESS_WARNING}", err=True)
@@ -86,13 +89,23 @@ def run(
         read_picture(path)  # a bad one stops the run before it has begun
     folder = output_folder(output)
     done: list[Done] = []
-    with click.progressbar(length=len(paths), label="Explaining", file=sys.stderr, hidden=len(paths) == 1) as bar:
+    with _progress(len(paths)) as bar:
         for some, prepared in _batches(paths, fitted, batch):
             for case in explain_pictures(explainer, some, prepared, choices):
                 files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
                 done.append(Done(case.light(), files[0]))
-            bar.update(len(some))
+            bar(len(some))
     _print_results(done, paths, explainer)
+
+
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Callable[[int], None]]:
+    """A function to be told of pictures that are done; it draws a bar where there are several and somebody looks."""
+    if count == 1 or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=count, label="Explaining", file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _open(model: str, device: str, composite: str | None, layers: bool) -> Explainer:

@@ -1,7 +1,7 @@
 """Pictures from relevance: a map [H, W] becomes colours, alone or laid over the picture it explains.
 
 Zero is always the neutral colour and both signs share one scale, so that red and blue can be compared. The scale ends
-at the 99.5th percentile of |R| (of the pixels that have any) rather than at its maximum: relevance is spiky, and a few
+at the 99.8th percentile of |R| (of the pixels that have any) rather than at its maximum: relevance is spiky, and a few
 pixels at an edge would make everything else pale. `percentile=100` gives the maximum.
 """
 
@@ -19,7 +19,7 @@ from onnxlrp.run.colormaps import DEFAULT, NAMES, colour, is_diverging, table
 
 __all__ = ["DEFAULT", "NAMES", "PERCENTILE", "Scaled", "as_map", "colour", "heatmap", "normalise", "overlay", "table"]
 
-PERCENTILE = 99.5
+PERCENTILE = 99.8
 Map = npt.NDArray[np.float64]
 
 
@@ -92,7 +92,7 @@ def blended(shown: npt.NDArray[np.uint8], values: Map, cmap: str) -> npt.NDArray
     strength = np.abs(values) if is_diverging(cmap) else np.clip(values, 0.0, 1.0)
     # The middle of a map is white or black: coloured by it, weak relevance would veil the picture. So it takes its hue
     # from further out, and is only more transparent.
-    vivid = np.sign(values) * (0.5 + (0.17 if is_diverging(cmap) else 0.5) * strength)
+    vivid = np.sign(values) * (0.5 + 0.17 * strength)
     alpha = (0.9 * strength**0.75)[..., None]
     grey = np.asarray(Image.fromarray(shown).convert("L").convert("RGB")).astype(np.float64)
     mixed = grey * (1.0 - alpha) + colour(vivid, cmap).astype(np.float64) * alpha

@@ -6,6 +6,7 @@ factor, so that one relevance value stays one square.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ def _paste_framed(page: Image.Image, tile: Image.Image, corner: tuple[int, int])
     page.paste(tile, corner)
 
 
+@functools.cache
 def _font(size: int) -> Font:
     return ImageFont.load_default(size=size)
 

@@ -78,8 +78,8 @@ def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None)
         raise OnnxLrpError(Problem("the model's input", reason, USE_PYTHON))
     for name, values in (("mean", way.mean), ("std", way.std)):
         if len(values) not in (1, channels):
-            reason = f"has {len(values)} values of {name} for an input of {channels} channels"
-            remedy = f"choose another --preprocess, or convert with --{name} of {channels} values"
+            reason = f"has {len(values)} values of {name} for an input with {_count(channels)}"
+            remedy = f"choose another --preprocess, or convert with --{name} for {_count(channels)}"
             raise OnnxLrpError(Problem("the pre-processing", reason, remedy))
     size = _size((height, width), way.size or (stated.size if stated else None))
     color_order = "RGB" if channels == 3 and way.color_order == "L" else way.color_order
@@ -125,6 +125,10 @@ def _with_channels(pixels: npt.NDArray[np.float32], channels: int) -> npt.NDArra
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], channels, axis=2)
     return pixels if channels == 3 else (pixels @ LUMINANCE)[..., None]
+
+
+def _count(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def _text(shape: Shape) -> str:

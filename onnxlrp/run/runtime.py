@@ -1,14 +1,15 @@
 """ONNX Runtime, opened with care.
 
-This is the only module that imports onnxruntime. It does so late (the import takes a while and `--help` should not) and
-with telemetry off. CUDA is used only where it truly runs: ONNX Runtime lists it on machines without a GPU and falls
-back to the CPU with no more than a log line, so the driver is asked first and the finished session afterwards.
+Whoever needs onnxruntime gets it here (`import_onnxruntime`): late, as the import takes a while and `--help` should
+not, and with telemetry off. CUDA is used only where it truly runs: ONNX Runtime lists it on machines without a GPU and
+falls back to the CPU with no more than a log line, so the driver is asked first and the finished session afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import io
 import os
@@ -70,6 +71,7 @@ def open_session(model: ModelLike, device: str = "auto", folder: Path | None = N
     problem = None if device == "cpu" else _what_keeps_cuda_away(runtime)
     if device == "cuda" and problem is not None:
         raise OnnxLrpError(problem)
+    reason = problem.reason if problem else ""
     with _loadable(model) as source:
         if device != "cpu" and problem is None:
             session, problem = _try_cuda(runtime, source, folder)
@@ -77,7 +79,9 @@ def open_session(model: ModelLike, device: str = "auto", folder: Path | None = N
                 return Opened(session, "CUDA")
             if device == "cuda" and problem is not None:
                 raise OnnxLrpError(problem)
-        return Opened(_create(runtime, source, folder, [CPU]), "CPU", str(problem) if problem else "")
+            # With a GPU there is something to gain, so the remedy is worth a line even where nobody asked for CUDA.
+            reason = f"{problem.reason}; {problem.remedy}" if problem else ""
+        return Opened(_create(runtime, source, folder, [CPU]), "CPU", reason)
 
 
 def run_session(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -93,10 +97,8 @@ def run_session(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
 
 def import_onnxruntime() -> Any:
     """The module onnxruntime with telemetry off; raises `OnnxLrpError` where it is not installed or does not load."""
-    first = "onnxruntime" not in sys.modules
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    if first:
-        _warn_of_rivals()
+    _warn_of_rivals()
     try:
         import onnxruntime
     except ImportError as error:
@@ -141,7 +143,9 @@ def failures(runtime: Any) -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError, MemoryError)
 
 
+@functools.cache
 def _warn_of_rivals() -> None:
+    """Once a process: the packages do not change while it runs."""
     message = rivals_warning(installed_runtimes())
     if message:
         warnings.warn(message, RuntimeWarning, stacklevel=2)

@@ -123,8 +123,7 @@ class Explainer:
     @property
     def labels(self) -> list[str] | None:
         """The names of the K classes, or None where the model does not carry them."""
-        text = self._metadata.get(contract.KEY_LABELS)
-        return [str(label) for label in json.loads(text)] if text else None
+        return None if self._labels is None else list(self._labels)
 
     @property
     def classes(self) -> int | None:
@@ -242,6 +241,7 @@ class Explainer:
             if name not in held:
                 reason = f"claims to be an explainer, but its {kind} {name!r} ({key}) is missing"
                 raise OnnxLrpError(Problem(self._name, reason, "convert the classifier again"))
+        self._labels = _labels(self._metadata.get(contract.KEY_LABELS, ""))
         self._fixed_target = self._read_fixed_target(inputs)
         others = sorted(set(inputs) - {self._input_name, contract.TARGET})
         if others:
@@ -266,6 +266,20 @@ class Explainer:
             reason = f"has no input {contract.TARGET!r}, and its {contract.KEY_TARGET} is {choice!r}"
             raise OnnxLrpError(Problem(self._name, reason, "convert the classifier again"))
         return int(choice)
+
+
+def _labels(text: str) -> list[str] | None:
+    """The class names in the metadata, None where there are none."""
+    if not text:
+        return None
+    try:
+        labels = json.loads(text)
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list):
+        reason = f"the metadata {contract.KEY_LABELS} is no JSON list"
+        raise OnnxLrpError(Problem("model", reason, "convert the model again with --labels"))
+    return [str(label) for label in labels]
 
 
 def _convert(path_or_model: ModelLike, proto: onnx.ModelProto, options: dict[str, Any]) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlrp.errors import Problem, raise_if_any
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 
 _TOP = re.compile(r"top([1-9]\d*)", re.IGNORECASE)
 
@@ -42,6 +42,18 @@ def parse_targets(texts: Sequence[str], labels: Sequence[str] | None, classes: i
             choices.append(choice)
     raise_if_any(problems)
     return choices
+
+
+def refuse_choice(choices: Sequence[Choice], fixed: int | None) -> None:
+    """Raise `OnnxLrpError` where a model that always explains `fixed` (-1: the predicted class) is asked for another.
+
+    Not to be called where the user asked for nothing. `fixed` is None for a model that lets its caller choose.
+    """
+    if fixed is None or list(choices) == [PREDICTED if fixed < 0 else Choice(fixed)]:
+        return
+    always = "the predicted class" if fixed < 0 else f"class {fixed}"
+    reason = f"cannot be chosen: the model always explains {always}"
+    raise OnnxLrpError(Problem("target", reason, "convert the classifier without --target"))
 
 
 def wanted(choices: Sequence[Choice], scores: npt.NDArray[np.floating]) -> list[int]:
@@ -88,4 +100,4 @@ def _remedy(text: str, labels: Sequence[str] | None) -> str:
     by_key = {label.casefold(): label for label in labels}
     within = [label for key, label in by_key.items() if text.casefold() in key]
     close = within[:3] or [by_key[key] for key in difflib.get_close_matches(text.casefold(), list(by_key), 3)]
-    return f"did you mean {' or '.join(repr(c) for c in close)}?" if close else f"choose {forms}, or a class's name"
+    return f"perhaps you mean {' or '.join(repr(c) for c in close)}" if close else f"choose {forms}, or a class's name"

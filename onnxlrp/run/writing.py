@@ -55,7 +55,7 @@ def output_folder(path: str | Path) -> Path:
 def png(image: Image.Image) -> bytes:
     """The image as a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")  # optimize=True costs a second for a percent
     return buffer.getvalue()
 
 

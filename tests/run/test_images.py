@@ -12,7 +12,7 @@ from onnxlrp.errors import OnnxLrpError
 from onnxlrp.run import images
 from onnxlrp.run.images import find_images, read_picture, resized
 
-RED = (200, 30, 10)
+RED = (204, 51, 0)
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> Path:

@@ -79,5 +79,5 @@ def test_what_does_not_fit_is_refused(shape: tuple[int | None, ...], way: Prepro
 
 
 def test_a_grey_model_refuses_a_colour_preset() -> None:
-    with pytest.raises(OnnxLrpError, match="3 values of mean for an input of 1 channels"):
+    with pytest.raises(OnnxLrpError, match="3 values of mean for an input with 1 channel"):
         fit((None, 1, 8, 8), None, "imagenet")

@@ -118,6 +118,7 @@ def test_probabilities() -> None:
         ({contract.KEY_CONTRACT: "2"}, "contract 2, this onnxlrp knows 1"),
         ({contract.KEY_INPUT: "picture"}, "input 'picture'.* missing"),
         ({contract.KEY_OUTPUT: ""}, "output ''.* missing"),
+        ({contract.KEY_LABELS: "cat, dog"}, "no JSON list"),
     ],
 )
 def test_broken_contracts_are_named(build: Build, metadata: dict[str, str], message: str) -> None:
@@ -141,7 +142,7 @@ def test_files_that_are_no_model(tmp_path: Path, build: Build) -> None:
 def test_an_operator_the_runtime_lacks_is_named(build: Build) -> None:
     model = build()
     model.graph.node[1].op_type = "Flatter"
-    with pytest.raises(OnnxLrpError, match="ONNX Runtime cannot load it .*Flatter"):
+    with pytest.raises(OnnxLrpError, match=r"ONNX Runtime cannot load it .*Flatter"):
         Explainer(model, "cpu")
 
 
@@ -164,6 +165,7 @@ def test_bytes_and_paths_as_text_are_models_too(build: Build, explainer_file: Ca
 
 def test_models_over_protobufs_limit_go_through_files(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build()
+    model.graph.initializer.insert(0, helper.make_tensor("first", TensorProto.FLOAT, [700], bytes(2800), raw=True))
     before, expected = model.SerializeToString(), Explainer(model, "cpu").explain(batch()).relevance
     monkeypatch.setattr(runtime, "_PROTOBUF_LIMIT", 100)
     monkeypatch.setattr(onnx.ModelProto, "SerializeToString", _no_larger_than(2000))
@@ -255,7 +257,7 @@ def test_no_gpu_means_cpu_and_a_reason(
     assert explainer.provider_reason
     with pytest.raises(OnnxLrpError, match=r"onnxruntime-gpu\[cuda,cudnn\]"):
         Explainer(build(), "cuda")
-    with pytest.raises(OnnxLrpError, match="choose one of auto, cpu, cuda|Choose one of auto, cpu, cuda"):
+    with pytest.raises(OnnxLrpError, match="Choose one of auto, cpu, cuda"):
         Explainer(build(), "tpu")
     assert capfd.readouterr() == ("", "")
 

@@ -1,0 +1,275 @@
+"""`onnxlrp run` from end to end with an explainer written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from onnxlrp.cli.run import run
+from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.run import writing
+from onnxlrp.run.explaining import explain_pictures
+from onnxlrp.run.names import class_slugs, unique_stems
+from onnxlrp.run.preparing import Prepared
+from onnxlrp.run.session import Explainer
+from onnxlrp.run.targets import Choice, parse_targets, wanted
+
+Write = Callable[..., Path]
+LABELS = ["cat", "dog, hound", "hamster"]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(run, [str(a) for a in arguments] + ["--device", "cpu"])
+
+
+def refused(message: str, *arguments: object) -> OnnxLrpError:
+    """The error of a run that must be refused with a message that holds `message`."""
+    error = call(*arguments).exception
+    assert isinstance(error, OnnxLrpError), error
+    assert message in str(error)
+    return error
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_every_format_of_one_picture(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, weight: np.ndarray
+) -> None:
+    out = tmp_path / "out"
+    result = call(explainer_file(), pictures[1], "-o", out, "--format", "png,npy,json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(next(out.glob("*.json")).read_text())
+    slug = ["cat", "dog", "hamster"][record["class"]]
+    assert names(out) == [f"photo-1.{slug}.{ending}" for ending in ("json", "npy", "png")]
+    pixels = np.asarray(Image.open(pictures[1])).astype(np.float32) / 255
+    values = ((pixels - 0.5) / 0.5).transpose(2, 0, 1)
+    logits = values.reshape(1, -1) @ weight
+    relevance = np.load(out / f"photo-1.{slug}.npy")
+    np.testing.assert_allclose(relevance, values * weight[:, record["class"]].reshape(3, 8, 8), rtol=1e-4, atol=1e-5)
+    assert record["class"] == int(logits.argmax())
+    assert record["score"] == pytest.approx(logits.max(), rel=1e-4)
+    assert record["relevance_sum"] == pytest.approx(logits.max(), rel=1e-4)
+    assert record["name"] == LABELS[record["class"]]
+    assert [entry["class"] for entry in record["top"]] == [int(i) for i in np.argsort(-logits[0])]
+    assert sum(entry["probability"] for entry in record["top"]) == pytest.approx(1.0)
+    assert (record["provider"], record["composite"], record["scores"]) == ("CPU", "epsilon", "logits")
+    assert Image.open(out / f"photo-1.{slug}.png").width > 960
+
+
+def test_the_table_marks_the_class_explained_and_the_provider(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    result = call(explainer_file(), pictures[0], "-o", tmp_path / "out", "--target", "hamster")
+    marked = [line for line in result.output.splitlines() if "<- explained" in line]
+    assert len(marked) == 1
+    assert "hamster" in marked[0]
+    assert "photo-0.hamster.png" in marked[0]
+    assert "Ran on CPU" in result.output
+
+
+def test_top_classes_give_a_picture_each(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call(
+        explainer_file(), *pictures, "-o", out, "--target", "top2", "--target", "0", "--format", "json", "--batch", 2
+    )
+    assert result.exit_code == 0, result.output
+    for index in range(3):
+        records = [json.loads(p.read_text()) for p in out.glob(f"photo-{index}.*.json")]
+        best = {entry["class"] for entry in records[0]["top"][:2]}
+        assert {r["class"] for r in records} == best | {0}
+        for r in records:
+            assert r["relevance_sum"] == pytest.approx(r["score"], rel=1e-3, abs=1e-3)
+
+
+def test_batches_do_not_change_the_answer(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    for batch in (1, 2, 8):
+        assert (
+            call(
+                explainer_file(), pictures[0].parent, "-o", tmp_path / f"o{batch}", "--format", "npy", "--batch", batch
+            ).exit_code
+            == 0
+        )
+    assert len(names(tmp_path / "o1")) == 3
+    for name in names(tmp_path / "o1"):
+        for other in ("o2", "o8"):
+            np.testing.assert_allclose(np.load(tmp_path / "o1" / name), np.load(tmp_path / other / name), rtol=1e-5)
+
+
+@pytest.mark.parametrize("fixed", ["1", "predicted"])
+def test_models_with_a_fixed_target_cannot_be_asked_for_another(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, fixed: str
+) -> None:
+    model = explainer_file(target=fixed)
+    for target in ("top2", "2", "cat"):
+        refused("always explains", model, pictures[0], "-o", tmp_path / "out", "--target", target)
+    assert call(model, pictures[0], "-o", tmp_path / "out", "--target", fixed).exit_code == 0
+    assert call(model, pictures[1], "-o", tmp_path / "out", "--format", "json").exit_code == 0
+    record = json.loads(next((tmp_path / "out").glob("*.json")).read_text())
+    assert record["class"] == (1 if fixed == "1" else record["top"][0]["class"])
+
+
+def test_further_classes_are_explained_on_the_right_pictures(build: Callable[..., onnx.ModelProto]) -> None:
+    values = np.random.default_rng(5).normal(size=(6, 3, 8, 8)).astype(np.float32)
+    explainer = Explainer(build(), "cpu")
+    alone = [explainer.explain(values[i : i + 1], 2).relevance[0] for i in range(6)]
+    assert len(set(explainer.explain(values).target.tolist())) > 1  # some pictures need the second run, some do not
+    prepared = [Prepared(v, np.zeros((8, 8, 3), np.uint8)) for v in values]
+    paths = [Path(f"{i}.png") for i in range(6)]
+    cases = list(explain_pictures(explainer, paths, prepared, [Choice(), Choice(2)]))
+    assert sum(case.target == 2 for case in cases) == 6
+    for case in cases:
+        if case.target == 2:
+            np.testing.assert_allclose(case.relevance, alone[int(case.path.stem)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("style", ["heatmap", "overlay", "panel"])
+def test_styles(explainer_file: Write, pictures: list[Path], tmp_path: Path, style: str) -> None:
+    call(explainer_file(), pictures[0], "-o", tmp_path / "out", "--style", style, "--cmap", "coldnhot")
+    image = Image.open(next((tmp_path / "out").glob("*.png")))
+    assert (image.size == (8, 8)) == (style != "panel")
+
+
+def test_layers_draw_a_sheet_beside_the_picture(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert call(explainer_file(), pictures[0], "-o", out, "--target", 0, "--layers").exit_code == 0
+    assert names(out) == ["photo-0.cat.layers.png", "photo-0.cat.png"]
+    refused("--tap all", explainer_file(taps=False), pictures[0], "-o", tmp_path / "none", "--layers")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("target", ["0", "predicted"])
+def test_results_are_replaced_only_by_force(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, target: str
+) -> None:
+    out, model = tmp_path / "out", explainer_file()
+    call(model, pictures[0], "-o", out, "--target", target)
+    (file,) = out.iterdir()
+    file.write_bytes(b"mine")
+    error = refused("exists already", model, pictures[0], "-o", out, "--target", target)
+    assert error.problems[0].node == str(file)
+    assert file.read_bytes() == b"mine"
+    assert call(model, pictures[0], "-o", out, "--target", target, "--force").exit_code == 0
+    assert file.read_bytes() != b"mine"
+    assert call(model, pictures[1], "-o", out, "--target", target).exit_code == 0  # another picture is in nobody's way
+
+
+def test_what_is_refused_writes_nothing(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    out, model = tmp_path / "out", explainer_file()
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(pictures[0].read_bytes()[:500])
+    for message, arguments in [
+        ("cut off", [pictures[0], bad]),
+        ("no such file", [tmp_path / "gone.png"]),
+        ("'3': is out of range: the model has 3 classes", [pictures[0], "--target", "3"]),
+        ("Perhaps you mean 'hamster'", [pictures[0], "--target", "hamsta"]),
+        ("top1..top3", [pictures[0], "--target", "top4"]),
+        ("Choose from png,npy,json", [pictures[0], "--format", "gif"]),
+        ("explainer already, so composite", [pictures[0], "--composite", "epsilon"]),
+    ]:
+        refused(message, model, *arguments, "-o", out)
+    assert not out.exists()
+    refused("is a file", model, pictures[0], "-o", bad)
+    assert call(model, pictures[0], "--style", "poster").exit_code == 2
+
+
+def test_a_model_without_preprocessing_warns_of_the_guess(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    model = explainer_file(metadata={"onnxlrp.preprocess": "", "onnxlrp.labels": ""})
+    guessed = call(model, pictures[0], "-o", tmp_path / "a", "--format", "npy", "--target", 1)
+    assert "--preprocess" in guessed.output
+    told = call(model, pictures[0], "-o", tmp_path / "b", "--format", "npy", "--target", 1, "--preprocess", "unit")
+    assert "--preprocess" not in told.output
+    assert names(tmp_path / "a") == ["photo-0.1.npy"]
+    np.testing.assert_array_equal(np.load(tmp_path / "a/photo-0.1.npy"), np.load(tmp_path / "b/photo-0.1.npy"))
+
+
+def test_many_pictures_get_one_line_each(explainer_file: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for index in range(10):
+        Image.new("L", (9, 9), index * 20).save(folder / f"{index}.png")
+    result = call(explainer_file(), folder, "-o", tmp_path / "out")
+    assert result.exit_code == 0
+    assert len([line for line in result.stdout.splitlines() if ".png" in line]) == 10
+    assert "rank" not in result.stdout
+
+
+def test_relevance_that_is_not_finite_is_a_run_error(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    path = explainer_file()
+    model = onnx.load(path)
+    values = np.frombuffer(model.graph.initializer[0].raw_data, np.float32).copy()
+    values[0] = np.nan
+    model.graph.initializer[0].raw_data = values.tobytes()
+    onnx.save(model, path)
+    assert isinstance(refused("NaN", path, pictures[0], "-o", tmp_path / "out"), RunError)
+    assert names(tmp_path / "out") == []
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writing.os, "fsync", full)
+    error = refused("No space left", explainer_file(), pictures[0], "-o", tmp_path / "out")
+    assert isinstance(error, RunError)
+    assert names(tmp_path / "out") == []
+
+
+def test_writing_replaces_whole_files(tmp_path: Path) -> None:
+    path = writing.write_atomic(tmp_path / "a.txt", b"one")
+    writing.write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert names(tmp_path) == ["a.txt"]
+    assert path.stat().st_mode & 0o600 == 0o600
+    with pytest.raises(RunError, match="cannot be written"):
+        writing.write_atomic(tmp_path / "gone" / "a.txt", b"x")
+
+
+def test_stems_that_collide_become_different() -> None:
+    paths = [Path(p) for p in ("left/01.png", "right/01.png", "x/Scan.png", "x/scan.jpg", "x/single.png")]
+    stems = unique_stems(paths)
+    assert [stems[p] for p in paths] == ["left-01", "right-01", "Scan-1", "scan-2", "single"]
+    tricky = unique_stems([Path("a/a-1.png"), Path("a/1.png"), Path("b/1.png")])
+    assert len({s.casefold() for s in tricky.values()}) == 3
+
+
+def test_slugs_are_different_and_safe() -> None:
+    assert class_slugs(["Great white shark, man-eater", "a/b.c", "a b c", "", "7"], 6) == [
+        "great-white-shark",
+        "a-b-c-1",
+        "a-b-c-2",
+        "3",
+        "7-4",
+        "5",
+    ]
+    assert class_slugs(None, 2) == ["0", "1"]
+
+
+def test_targets_in_words() -> None:
+    assert parse_targets([], LABELS, 3) == [Choice()]
+    assert parse_targets(["TOP2", "Cat", "2", "predicted", "top1"], LABELS, None) == [
+        Choice(best=2),
+        Choice(0),
+        Choice(2),
+        Choice(),
+    ]
+    assert wanted([Choice(1), Choice(best=2)], np.array([0.1, 0.5, 0.4])) == [1, 2]
+    with pytest.raises(OnnxLrpError) as caught:
+        parse_targets(["horse", "9", "-1"], LABELS, 3)
+    assert len(caught.value.problems) == 3
+    with pytest.raises(OnnxLrpError, match=r"name of 2 classes.*0, 1"):
+        parse_targets(["crane"], ["crane", "Crane"], 2)
