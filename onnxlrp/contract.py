@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any, Literal
 
 from onnxlrp.errors import OnnxLrpError, Problem
@@ -21,6 +22,14 @@ RELEVANCE = "relevance"  # out: as the image input, relevance of each of its ele
 EXPLAINED = "explained"  # out: int64 [N], the class that was explained
 HEATMAP = "heatmap"  # out: [N, H, W], relevance summed over channels (optional)
 PREDICTED = -1  # the value of `target` that asks for the predicted class
+
+
+def package_version() -> str:
+    """The version of onnxlrp that is running."""
+    try:
+        return metadata.version("onnxlrp")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "0+checkout"
 
 
 def tap_name(tensor: str) -> str:
@@ -58,6 +67,11 @@ class Preprocessing:
     color_order: ColorOrder = "RGB"
     layout: Layout = "NCHW"
     scale: float = 255.0
+
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The lowest and highest value an input can have, per channel: black and white pixels after normalisation."""
+        low = tuple((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        return low, tuple((255.0 / self.scale - m) / s for m, s in zip(self.mean, self.std, strict=True))
 
     def to_json(self) -> str:
         """The value stored under `KEY_PREPROCESS`."""

@@ -1,4 +1,4 @@
-"""Errors are values until the boundary: a `Problem` says what stands in the way, `OnnxLrpError` carries them all out."""
+"""Errors are values until the boundary: a `Problem` says what stands in the way, `OnnxLrpError` carries them out."""
 
 from __future__ import annotations
 

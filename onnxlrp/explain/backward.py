@@ -72,8 +72,9 @@ def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> t
 
 
 def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Value) -> Value:
-    """[R]⁺ where the rule clips, times f'(x) where it asks for the derivative."""
-    clipped = build.positive(r) if rule.clip else r
-    result = build.mul(clipped, layer.derivative()) if rule.derivative else clipped
-    assert isinstance(result, Value)
-    return result
+    """[R]⁺ where the rule clips, times f'(x) or a smooth stand-in where it asks for the derivative."""
+    result = build.tensor_of(build.positive(r), r) if rule.clip else r
+    if rule.smooth is not None:
+        x = build.tensor(layer.inputs[0])
+        return build.op("Mul", result, build.op("Sigmoid", build.op("Mul", x, build.constant(rule.smooth, x))))
+    return build.op("Mul", result, layer.derivative()) if rule.derivative else result

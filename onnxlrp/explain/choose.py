@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,9 @@ def image_input(model: Model, name: str | None) -> str:
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
     described = "; ".join(f"{k} {['?' if d is None else d for d in declared_shape(v.type)]}" for k, v in _named(model))
     if name is not None and name not in inputs:
-        raise OnnxLrpError(Problem(f"--input {name}", f"the model has no such input: {described}", closest(name, inputs)))
+        raise OnnxLrpError(
+            Problem(f"--input {name}", f"the model has no such input: {described}", closest(name, inputs))
+        )
     images = [k for k, t in inputs.items() if t.elem_type in FLOATS and len(t.shape.dim) in RANKS]
     if name is not None:
         if name not in images:
@@ -57,7 +61,9 @@ def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> 
     if clash or any(d is not None and d < 0 for d in wanted):
         reason = f"does not fit input {name}, which is {['?' if d is None else d for d in declared]}"
         text = ",".join("N" if d is None else str(d) for d in wanted)
-        raise OnnxLrpError(Problem(f"--input-shape {text}", reason, "change only dimensions that the model leaves open"))
+        raise OnnxLrpError(
+            Problem(f"--input-shape {text}", reason, "change only dimensions that the model leaves open")
+        )
     return [b or a for a, b in zip(declared, wanted, strict=True)]
 
 
@@ -65,7 +71,9 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
     """The output to explain: the named one, or the only one that depends on the image."""
     outputs = [o.name for o in model.outputs]
     if name is not None and name not in outputs:
-        raise OnnxLrpError(Problem(f"--output {name}", f"the model has no such output: {', '.join(outputs)}", closest(name, outputs)))
+        raise OnnxLrpError(
+            Problem(f"--output {name}", f"the model has no such output: {', '.join(outputs)}", closest(name, outputs))
+        )
     able = [o for o in ([name] if name else outputs) if facts.carries(o)]
     if not able:
         reason = f"there is no path from input {facts.image} to {name or 'any output'}"
@@ -89,6 +97,52 @@ def check_labels(labels: Sequence[str] | None, classes: int) -> None:
     if labels is not None and len(labels) != classes:
         reason = f"{len(labels)} class names for {classes} classes"
         raise OnnxLrpError(Problem("--labels", reason, "give one name a line, in the order of the model's output"))
+
+
+def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -> Options:
+    """The options, completed by what the classifier's own metadata says of pre-processing and class names; checked."""
+    preprocess, labels = options.preprocess, options.labels
+    if preprocess is None and contract.KEY_PREPROCESS in metadata:
+        preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS])
+    if labels is None and contract.KEY_LABELS in metadata:
+        labels = json.loads(metadata[contract.KEY_LABELS])
+    if preprocess is not None and len(shape) == 4:
+        preprocess = fitted(preprocess, shape)
+    return dataclasses.replace(options, preprocess=preprocess, labels=labels)
+
+
+def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preprocessing:
+    """The pre-processing for an input of this shape [N, C, H, W] or [N, H, W, C]; raises `OnnxLrpError` where it does
+    not fit."""
+    last = shape[-1] in FEW and shape[1] not in FEW
+    if last and preprocess.layout == "NCHW":
+        preprocess = dataclasses.replace(preprocess, layout="NHWC")
+    channels, height, width = shape[1:] if preprocess.layout == "NCHW" else (shape[3], shape[1], shape[2])
+    size = (height, width)
+    if channels == 1 and preprocess.color_order != "L":
+        preprocess = dataclasses.replace(preprocess, color_order="L")
+    problems = []
+    if preprocess.size is None and isinstance(height, int) and isinstance(width, int):
+        preprocess = dataclasses.replace(preprocess, size=(height, width))
+    elif preprocess.size is not None and any(
+        isinstance(d, int) and d != s for d, s in zip(size, preprocess.size, strict=True)
+    ):
+        reason = f"{preprocess.size[0]}×{preprocess.size[1]} pixels, and the model's input is {size[0]}×{size[1]}"
+        problems.append(Problem("--size", reason, "leave it out: the model's own size is used"))
+    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (1, channels):
+            reason = f"{len(values)} values for {channels} channels in the input {list(shape)}"
+            problems.append(Problem(f"--{name}", reason, "give one value, or one a channel"))
+    if 0 in preprocess.std or preprocess.scale == 0:
+        problems.append(
+            Problem("--std" if 0 in preprocess.std else "--scale", "is 0, and pixels are divided by it", "give another")
+        )
+    if channels not in FEW or (preprocess.color_order == "L") != (channels == 1):
+        reason = f"the input {list(shape)} has {channels} channels in {preprocess.layout}, and {preprocess.color_order} pictures do not fit"
+        problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
+    if problems:
+        raise OnnxLrpError(*problems)
+    return preprocess
 
 
 def channel_axis(shape: Shape, preprocess: contract.Preprocessing | None) -> int:
@@ -116,7 +170,9 @@ def activated(patterns: Sequence[str], model: Model) -> list[str]:
 def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> list[Problem]:
     """Patterns for taps and activations that match nothing."""
     remedy = "see the names with: onnxlrp plan"
-    taps = [Problem(f"--tap {p}", "matches no layer on the way", remedy) for p in options.taps if not tapped([p], layers)]
+    taps = [
+        Problem(f"--tap {p}", "matches no layer on the way", remedy) for p in options.taps if not tapped([p], layers)
+    ]
     return taps + [
         Problem(f"--activations {p}", "matches no tensor", remedy)
         for p in options.activations
@@ -130,7 +186,9 @@ def taken_names(options: Options, model: Model) -> list[Problem]:
     wanted += [contract.TARGET] if options.target == "input" else []
     wanted += [contract.HEATMAP] if options.heatmap else []
     return [
-        Problem(f"tensor {name}", "the model has a tensor of that name, which the explainer needs", "rename it in the model")
+        Problem(
+            f"tensor {name}", "the model has a tensor of that name, which the explainer needs", "rename it in the model"
+        )
         for name in wanted
         if name in model.tensor_names
     ]

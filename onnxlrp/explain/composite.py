@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.layers.registry import Layer
-from onnxlrp.rules.catalogue import epsilon, flat, norm, pass_, suggest, winner, zplus
 from onnxlrp.rules.rule import Rule
+
+WEIGHTED = ("convolution", "dense")
+MODULE_PATHS = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands: `first` means that no weighted linear layer comes before it on a path from the image."""
+    """Where a layer stands. `first`: no weighted layer comes before it on some path from the image; `last`: none comes
+    behind it; `depth`: the share of the weighted layers that come before it, 0 for the first one."""
 
     layer: Layer
     first: bool = False
+    last: bool = False
+    depth: float = 0.0
 
 
 @dataclass(frozen=True)
 class Case:
     """Conditions, all of which must hold, and the rule for the layers that meet them.
 
-    `kind` is one kind or several (`convolution`, `dense`, …); `pattern` matches a layer's name or one of its operators,
-    shell-style; `first` asks for the first weighted layers.
+    kind      one kind of layer or several: convolution, dense, normalisation, sum, pooling, max pooling, activation
+    pattern   a layer's name, one of its operators, or its module path, shell-style
+    first     True for the first weighted layers only, last likewise
+    depth     (low, high): the layer's depth is in low <= depth < high
     """
 
     rule: Rule
     kind: tuple[str, ...] = ()
     pattern: str = ""
     first: bool | None = None
+    last: bool | None = None
+    depth: tuple[float, float] | None = None
 
     def matches(self, place: Place) -> bool:
         """Whether the case holds for a layer."""
@@ -40,10 +47,18 @@ class Case:
             (not self.kind or layer.kind in self.kind)
             and (not self.pattern or matches(self.pattern, layer))
             and (self.first is None or self.first == place.first)
+            and (self.last is None or self.last == place.last)
+            and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
         )
 
     def __str__(self) -> str:
-        said = [*(["first layer"] if self.first else []), " or ".join(self.kind), self.pattern and f"matches {self.pattern}"]
+        said = [
+            {True: "first layer", False: "not the first layer", None: ""}[self.first],
+            {True: "last layer", False: "not the last layer", None: ""}[self.last],
+            " or ".join(self.kind),
+            f"matches {self.pattern}" if self.pattern else "",
+            f"depth {self.depth[0]:g} to {self.depth[1]:g}" if self.depth else "",
+        ]
         return ", ".join(s for s in said if s) or "any layer"
 
 
@@ -54,15 +69,15 @@ def matches(pattern: str, layer: Layer) -> bool:
     return any(fnmatchcase(name, pattern) for name in names | paths)
 
 
-MODULE_PATHS = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
-
-
 @dataclass(frozen=True)
 class Composite:
-    """A name and its cases in order."""
+    """A name, its cases in order, and where relevance starts: at the target's `logit` times its one-hot, or at the
+    plain `one-hot` (gradients). `times_input` multiplies the result by the input."""
 
     name: str
     cases: tuple[Case, ...]
+    start: str = "logit"
+    times_input: bool = False
 
     def rule_for(self, place: Place) -> tuple[Rule | None, str]:
         """The first matching case's rule, and why; None where no case matches."""
@@ -70,35 +85,3 @@ class Composite:
             if case.matches(place):
                 return case.rule, f"{self.name}: {case}"
         return None, f"{self.name}: no case matches"
-
-
-WEIGHTED = ("convolution", "dense")
-COMMON = (
-    Case(pass_(), ("activation", "normalisation")),
-    Case(norm(), ("sum", "pooling")),
-    Case(winner(), ("max pooling",)),
-)
-
-PRESETS: Mapping[str, Composite] = {
-    c.name: c
-    for c in (
-        Composite("epsilon_plus", (Case(zplus(), ("convolution",)), Case(epsilon(), ("dense",)), *COMMON)),
-        Composite(
-            "epsilon_plus_flat",
-            (
-                Case(flat(), WEIGHTED, first=True),
-                Case(zplus(), ("convolution",)),
-                Case(epsilon(), ("dense",)),
-                *COMMON,
-            ),
-        ),
-    )
-}
-DEFAULT = "epsilon_plus_flat"
-
-
-def preset(name: str) -> Composite:
-    """The composite of that name; raises `OnnxLrpError` with the closest one where there is none."""
-    if name not in PRESETS:
-        raise OnnxLrpError(Problem(f"composite '{name}'", "there is no such composite", suggest(name, PRESETS)))
-    return PRESETS[name]

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -16,8 +15,9 @@ from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.explain import choose
 from onnxlrp.explain.backward import propagate
-from onnxlrp.explain.composite import DEFAULT, Case, Composite, preset
+from onnxlrp.explain.composite import Case, Composite
 from onnxlrp.explain.plan import Plan, plan
+from onnxlrp.explain.presets import DEFAULT, named
 from onnxlrp.explain.target import Scores, Target, scores, start
 from onnxlrp.explain.view import view
 from onnxlrp.graph.build import Builder, Value, export
@@ -26,7 +26,7 @@ from onnxlrp.graph.model import Model, load, skeleton
 from onnxlrp.graph.save import save
 from onnxlrp.graph.tidy import tidy
 from onnxlrp.graph.upgrade import upgrade
-from onnxlrp.layers.registry import Layer, Relevance
+from onnxlrp.layers.registry import Relevance
 from onnxlrp.rules.catalogue import parse
 from onnxlrp.rules.rule import Rule
 
@@ -84,10 +84,13 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: object) -> C
     """
     chosen = Options(**options)  # type: ignore[arg-type]
     study = examine(source, chosen)
+    chosen = study.options
     raise_if_any(study.plan.problems)
     nodes, constants, outputs = emit(study, chosen)
     again, _, _ = emit(examine(study.model, chosen), chosen)
-    if [n.SerializeToString(deterministic=True) for n in nodes] != [n.SerializeToString(deterministic=True) for n in again]:
+    if [n.SerializeToString(deterministic=True) for n in nodes] != [
+        n.SerializeToString(deterministic=True) for n in again
+    ]:
         raise AssertionError("converting twice gave two different graphs")
     proto = assemble(study, nodes, constants, outputs, chosen)
     return Conversion(proto, study.plan, study.model.folder)
@@ -103,6 +106,8 @@ class Study:
     output: str
     scores: Scores
     plan: Plan
+    composite: Composite
+    options: Options
 
 
 def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Options) -> Study:
@@ -111,22 +116,28 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     Raises `OnnxLrpError` for what makes even a plan impossible (no ONNX file, no image input, bad options).
     """
     model = source if isinstance(source, Model) else upgrade(load(source))
-    composite = options.composite if isinstance(options.composite, Composite) else preset(options.composite)
+    composite = options.composite if isinstance(options.composite, Composite) else named(options.composite)
     overrides = [Case(parse(r) if isinstance(r, str) else r, pattern=p) for p, r in options.rules.items()]
     image = choose.image_input(model, options.input)
     facts = infer(model, image, {image: choose.input_shape(model, image, options.input_shape)})
     output = choose.score_output(model, facts, options.output)
     found = scores(facts, output)
+    options = choose.with_metadata(options, model.metadata, facts.shape(image))
     choose.check_target(options.target, found.classes)
     choose.check_labels(options.labels, found.classes)
     build = Builder(facts)
     layers, problems = view(build, found.tensor)
     if problems:
-        planned = plan(layers, composite, [], facts)
-        return Study(model, facts, build, output, found, Plan(planned.composite, planned.steps, tuple(problems)))
-    planned = plan(layers, composite, overrides, facts)
-    problems = [*planned.problems, *choose.unmatched_taps(options, layers, model), *choose.taken_names(options, model)]
-    return Study(model, facts, build, output, found, Plan(planned.composite, planned.steps, tuple(problems)))
+        planned = plan(layers, composite, [], facts, options.preprocess)
+    else:
+        planned = plan(layers, composite, overrides, facts, options.preprocess)
+        problems = [
+            *planned.problems,
+            *choose.unmatched_taps(options, layers, model),
+            *choose.taken_names(options, model),
+        ]
+    planned = Plan(planned.composite, planned.steps, tuple(problems))
+    return Study(model, facts, build, output, found, planned, composite, options)
 
 
 Output = tuple[Value, Shape]
@@ -135,11 +146,15 @@ Output = tuple[Value, Shape]
 def emit(study: Study, options: Options) -> tuple[list[NodeProto], list[TensorProto], list[Output]]:
     """The relevance part: its nodes, its constants, and the explainer's new outputs with their shapes."""
     build, facts = study.build, study.facts
-    first, explained = start(build, study.scores, options.target)
+    first, explained = start(build, study.scores, options.target, study.composite.start)
     totals = propagate(build, study.plan, {study.scores.tensor: first})
     if facts.image not in totals:
-        raise OnnxLrpError(Problem(f"input {facts.image}", "no relevance reaches it", "choose other rules for its layers"))
+        raise OnnxLrpError(
+            Problem(f"input {facts.image}", "no relevance reaches it", "choose other rules for its layers")
+        )
     relevance, shape = totals[facts.image].value, facts.shape(facts.image)
+    if study.composite.times_input:
+        relevance = build.op("Mul", relevance, build.tensor(facts.image))
     outputs: list[Output] = [
         (build.output(relevance, contract.RELEVANCE), shape),
         (build.output(explained, contract.EXPLAINED), shape[:1]),
@@ -165,7 +180,11 @@ def _tap(build: Builder, totals: Mapping[str, Relevance], name: str) -> Value:
 
 
 def assemble(
-    study: Study, nodes: Sequence[NodeProto], constants: Sequence[TensorProto], outputs: Sequence[Output], options: Options
+    study: Study,
+    nodes: Sequence[NodeProto],
+    constants: Sequence[TensorProto],
+    outputs: Sequence[Output],
+    options: Options,
 ) -> ModelProto:
     """The classifier as it was, with the relevance part appended; checked."""
     proto = study.model.proto
@@ -213,7 +232,7 @@ def describe(study: Study, options: Options) -> dict[str, str]:
     """The explainer's metadata."""
     pairs = {
         contract.KEY_CONTRACT: str(contract.VERSION),
-        contract.KEY_VERSION: metadata.version("onnxlrp"),
+        contract.KEY_VERSION: contract.package_version(),
         contract.KEY_COMPOSITE: study.plan.composite,
         contract.KEY_RULES: json.dumps(study.plan.rules),
         contract.KEY_INPUT: study.facts.image,
@@ -228,4 +247,11 @@ def describe(study: Study, options: Options) -> dict[str, str]:
     return pairs
 
 
-__all__ = ["Conversion", "Layer", "Options", "Study", "convert", "examine"]
+def signature(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
+    """Graph inputs or outputs as a person reads them: `relevance float32 [N, 3, 224, 224]`."""
+    described = []
+    for value in values:
+        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        dims = ", ".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
+        described.append(f"{value.name} {kind} [{dims}]")
+    return described

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
+from onnxlrp.graph.build import ONE, Builder, Symbol, Value
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.registry import Inputs, Linear, Relevance
-from onnxlrp.rules.rule import Bound, LinearRule, Modifier, Part, Share, Stabilizer, Term
+from onnxlrp.rules.rule import Bound, InputRange, LinearRule, Modifier, Part, Share, Stabilizer, Term
 
 KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.ABSOLUTE, Part.SQUARE})
 
@@ -25,7 +25,9 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
     for share in rule.shares:
         terms = [_modified(term, layer, build) for term in share.terms]
         s = _quotient(share, terms, rule.stabilizer, layer, r, build)
-        for term in terms if s is not None else ():
+        if s is None:
+            continue
+        for term in terms:
             for i, (x, c) in enumerate(zip(term.x, layer.transpose(s, term.w), strict=True)):
                 product = build.scale(share.weight * term.sign, _product(build, x, c, layer.inputs[i]))
                 totals[i] = build.add(totals[i], product)
@@ -52,12 +54,14 @@ def _modified(term: Term, layer: Linear, build: Builder) -> _Modified:
     return _Modified(xs, w, modify(term.b, layer.b, build), term.sign)
 
 
-def modify(modifier: Modifier | Bound, v: Symbol, build: Builder, channel: int = 1) -> Symbol:
+def modify(modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, channel: int = 1) -> Symbol:
     """v′: what a modifier makes of a tensor. A bound lies along the axis `channel`."""
     if isinstance(modifier, Bound):
         like = v if isinstance(v, Value) else build.constant(0.0)
         rank = len(build.facts.shape(like.name))
         return build.constant(np.reshape(modifier.values, [-1 if i == channel else 1 for i in range(rank)]), like)
+    if isinstance(modifier, InputRange):
+        raise AssertionError("an input range must be resolved before a rule is applied")
     parts = {
         Part.ZERO: lambda: None,
         Part.ALL: lambda: v,
@@ -83,15 +87,35 @@ def _quotient(
     z: Symbol = None
     for term in terms:
         z = build.add(z, build.scale(term.sign, _forward(layer, term)), step="z")
-    if not isinstance(z, Value):
-        z = build.constant(1.0 if isinstance(z, One) else 0.0, relevance)
+    z = build.tensor_of(z, relevance)
+    spread = _spread(stabilizer, z, layer, build)
     if z == layer.z and r.gate is not None:
         z = r.gate  # equal to z, or to relu(z), wherever R is not zero
     elif share.where == "positive":
-        z = build.positive(z) or build.constant(0.0, relevance)  # z < 0 only where R is zero
-    quotient = build.div(relevance, stabilise(stabilizer, z, build), step="s")
-    assert isinstance(quotient, Value)
-    return quotient
+        z = build.tensor_of(build.positive(z), relevance)  # z < 0 only where R is zero
+    elif share.where == "negative":
+        z = build.tensor_of(build.negative(z), relevance)
+    if stabilizer.epsilon == 0:
+        return _exact_quotient(relevance, z, build)
+    return build.op("Div", relevance, stabilise(stabilizer, z, spread, build), step="s")
+
+
+def _exact_quotient(r: Value, z: Value, build: Builder) -> Value:
+    """R ⊘ z where z is not zero, else 0: LRP-0 has nothing to say there."""
+    zero = build.op("Equal", z, build.constant(0.0, z))
+    quotient = build.op("Div", r, build.op("Where", zero, build.constant(1.0, z), z))
+    return build.op("Where", zero, build.constant(0.0, r), quotient, step="s")
+
+
+def _spread(stabilizer: Stabilizer, z: Value, layer: Linear, build: Builder) -> Value:
+    """ε, or for the stabiliser `norm` ε·rms(z), one value per sample."""
+    if stabilizer.kind != "norm":
+        return build.constant(stabilizer.epsilon, z)
+    axes = list(range(1, len(build.facts.shape(layer.output))))
+    rms = build.op("Sqrt", build.mean(build.op("Mul", z, z), axes, keepdims=True))
+    return build.op(
+        "Add", build.op("Mul", rms, build.constant(stabilizer.epsilon, z)), build.constant(1e-30, z), step="spread"
+    )
 
 
 def _forward(layer: Linear, term: _Modified) -> Symbol:
@@ -112,14 +136,16 @@ def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Va
     return build.op("Where", condition, r.value, build.constant(0.0, r.value), step="r")
 
 
-def stabilise(stabilizer: Stabilizer, z: Value, build: Builder) -> Value:
-    """stab(z): z kept away from zero, with sign(0) = +1."""
-    epsilon = build.constant(stabilizer.epsilon, z)
+def stabilise(stabilizer: Stabilizer, z: Value, epsilon: Value, build: Builder) -> Value:
+    """stab(z): z kept away from zero by `epsilon` > 0, with sign(0) = +1."""
+    combine = "Max" if stabilizer.kind == "clip" else "Add"
     if z.sign is Sign.NONNEGATIVE:
-        return build.op("Add" if stabilizer.kind == "sign" else "Max", z, epsilon, step="stabilised")
+        return build.op(combine, z, epsilon, step="stabilised")
     negative = build.op("Less", z, build.constant(0.0, z))
-    away = build.op("Where", negative, build.constant(-stabilizer.epsilon, z), epsilon)
-    return build.op("Add", z, away, step="stabilised")
+    if stabilizer.kind != "clip":
+        return build.op("Add", z, build.op("Where", negative, build.op("Neg", epsilon), epsilon), step="stabilised")
+    below, above = build.op("Min", z, build.op("Neg", epsilon)), build.op(combine, z, epsilon)
+    return build.op("Where", negative, below, above, step="stabilised")
 
 
 def _product(build: Builder, x: Symbol, c: Symbol, name: str) -> Symbol:

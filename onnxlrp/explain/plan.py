@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxlrp import contract
 from onnxlrp.errors import Problem
 from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, matches
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, Routing, Special
-from onnxlrp.rules.rule import ActivationRule, LinearRule, PassRule, Rule
+from onnxlrp.rules.rule import ActivationRule, Bound, InputRange, LinearRule, PassRule, Rule, Term
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,52 @@ class Plan:
         return {s.layer.name: str(s.rule) for s in self.steps if s.rule}
 
 
-def plan(layers: Sequence[Layer], composite: Composite, overrides: Sequence[Case], facts: Facts) -> Plan:
+def plan(
+    layers: Sequence[Layer],
+    composite: Composite,
+    overrides: Sequence[Case],
+    facts: Facts,
+    preprocess: contract.Preprocessing | None,
+) -> Plan:
     """Give every layer its rule: the first override that matches, else the composite's."""
-    first = first_weighted(layers, facts)
-    chosen = Composite(composite.name, composite.cases)
     users = Composite("--rule", tuple(overrides))
     steps, problems = [], []
-    for layer in layers:
-        place = Place(layer, layer.name in first)
+    for place in places(layers, facts):
+        layer = place.layer
         rule, why = users.rule_for(place)
         if rule is None:
-            rule, why = chosen.rule_for(place)
+            rule, why = composite.rule_for(place)
         if isinstance(layer, Routing):
             rule, why = None, "relevance goes where the value came from"
         problems += unfit(layer, rule, facts)
+        rule, unresolved = _with_bounds(layer, rule, preprocess)
+        problems += unresolved
         steps.append(Step(layer, rule, why))
     problems += [
-        Problem(f"--rule {case.pattern}", "matches no layer on the way", "see the names with: onnxlrp plan")
+        Problem(f"--rule {case.pattern}={case.rule}", "matches no layer on the way", "see the names with: onnxlrp plan")
         for case in overrides
         if not any(matches(case.pattern, layer) for layer in layers)
     ]
     return Plan(composite.name, tuple(steps), tuple(problems))
 
 
-def first_weighted(layers: Sequence[Layer], facts: Facts) -> set[str]:
-    """Names of the weighted linear layers that some path from the image reaches before any other."""
-    reached, found = {facts.image}, set()
+def places(layers: Sequence[Layer], facts: Facts) -> list[Place]:
+    """Every layer with where it stands among the weighted ones."""
+    before, after = _reached(layers, {facts.image}), _followed(layers)
+    weighted = [layer.name for layer in layers if layer.kind in WEIGHTED]
+    found, passed = [], 0
+    for layer in layers:
+        own = layer.kind in WEIGHTED
+        found.append(
+            Place(layer, own and layer.name in before, own and layer.name not in after, passed / max(len(weighted), 1))
+        )
+        passed += own
+    return found
+
+
+def _reached(layers: Sequence[Layer], sources: set[str]) -> set[str]:
+    """Names of the weighted layers that some path from the sources reaches before any other."""
+    reached, found = set(sources), set()
     for layer in layers:
         if not reached.isdisjoint(layer.inputs):
             if layer.kind in WEIGHTED:
@@ -68,6 +90,39 @@ def first_weighted(layers: Sequence[Layer], facts: Facts) -> set[str]:
             else:
                 reached.add(layer.output)
     return found
+
+
+def _followed(layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers that have a weighted one behind them."""
+    leading: set[str] = set()
+    found = set()
+    for layer in reversed(layers):
+        if layer.output in leading:
+            found.add(layer.name)
+        if layer.kind in WEIGHTED or layer.output in leading:
+            leading.update(layer.inputs)
+    return found
+
+
+def _with_bounds(
+    layer: Layer, rule: Rule | None, preprocess: contract.Preprocessing | None
+) -> tuple[Rule | None, list[Problem]]:
+    """The rule with the ends of the input's range filled in, where it asks for them."""
+    if not isinstance(rule, LinearRule) or not any(isinstance(t.x, InputRange) for s in rule.shares for t in s.terms):
+        return rule, []
+    if preprocess is None:
+        remedy = f"give both, {rule.name}(low=…, high=…) in the units of the model's input, or --preprocess"
+        return rule, [Problem(str(layer), f"{rule.name} needs the lowest and highest value of the input", remedy)]
+    low, high = preprocess.bounds()
+
+    def filled(term: Term) -> Term:
+        return (
+            dataclasses.replace(term, x=Bound(high if term.x.high else low)) if isinstance(term.x, InputRange) else term
+        )
+
+    shares = tuple(dataclasses.replace(s, terms=tuple(filled(t) for t in s.terms)) for s in rule.shares)
+    stated = {"low": list(low), "high": list(high), **dict(rule.parameters)}
+    return dataclasses.replace(rule, shares=shares, parameters=tuple(stated.items())), []
 
 
 def unfit(layer: Layer, rule: Rule | None, facts: Facts) -> list[Problem]:

@@ -47,7 +47,9 @@ def scores(facts: Facts, output: str) -> Scores:
     shape = facts.shape(tensor)
     if not _is_scores(shape):
         reason = f"has the shape {shape}, and class scores are [N, classes]"
-        raise OnnxLrpError(Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME"))
+        raise OnnxLrpError(
+            Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME")
+        )
     return Scores(tensor, int(shape[1]), squashed)
 
 
@@ -56,19 +58,26 @@ def _is_scores(shape: tuple[int | str, ...]) -> bool:
     return len(shape) >= 2 and isinstance(shape[1], int) and all(d == 1 for d in shape[2:])
 
 
-def start(build: Builder, found: Scores, target: Target) -> tuple[Relevance, Value]:
-    """The relevance that starts the walk (the target's logit times its one-hot) and the class explained, int64 [N]."""
+def start(build: Builder, found: Scores, target: Target, kind: str = "logit") -> tuple[Relevance, Value]:
+    """The relevance that starts the walk and the class explained, int64 [N].
+
+    `kind` is "logit" (the target's logit times its one-hot) or "one-hot".
+    """
     logits = build.tensor(found.tensor)
     rank = len(build.facts.shape(found.tensor))
     with build.scope("target", f"target: {target}"):
         matrix = logits if rank == 2 else build.reshape(logits, (build.facts.shape(found.tensor)[0], found.classes))
         explained = _explained(build, matrix, target, found.classes)
         column = build.op("Unsqueeze", explained, build.integers([1]))
-        hot = build.op("Equal", column, build.constant(np.arange(found.classes)[None], TensorProto.INT64), step="is_target")
-        relevance = build.op("Mul", matrix, build.op("Cast", hot, to=logits.element_type), step="relevance")
+        hot = build.op(
+            "Equal", column, build.constant(np.arange(found.classes)[None], TensorProto.INT64), step="is_target"
+        )
+        relevance = build.op("Cast", hot, to=logits.element_type, step="one_hot")
+        if kind == "logit":
+            relevance = build.op("Mul", matrix, relevance, step="relevance")
         if rank > 2:
             relevance = build.reshape(relevance, build.facts.shape(found.tensor))
-    return Relevance(relevance, logits), explained
+    return Relevance(relevance, logits if kind == "logit" else None), explained
 
 
 def _explained(build: Builder, logits: Value, target: Target, classes: int) -> Value:

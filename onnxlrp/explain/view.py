@@ -32,7 +32,9 @@ def view(build: Builder, output: str, keep: frozenset[str] = frozenset()) -> tup
 
 def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
     """Every node between image and output as a layer of its own, found by walking back."""
-    facts, layers, problems = build.facts, [], []
+    facts = build.facts
+    layers: list[Layer] = []
+    problems: list[Problem] = []
     pending, seen = [output], {facts.image}
     while pending:
         name = pending.pop()

@@ -209,6 +209,10 @@ class Builder:
             return ZERO
         return a if a.sign is Sign.NONPOSITIVE else self.op("Min", a, self.constant(0.0, a), step=step)
 
+    def tensor_of(self, a: Symbol, like: Value) -> Value:
+        """A symbol as a tensor that broadcasts: the scalar 0 or 1 where it is one."""
+        return a if isinstance(a, Value) else self.constant(0.0 if a is ZERO else 1.0, like)
+
     def absolute(self, a: Symbol) -> Symbol:
         """|a|."""
         if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
@@ -220,6 +224,12 @@ class Builder:
         like = next((v for v in (a, b) if isinstance(v, Value)), TensorProto.FLOAT)
         one = self.constant(1.0, like)
         return (a if isinstance(a, Value) else one), (b if isinstance(b, Value) else one)
+
+    def mean(self, a: Value, axes: Sequence[int], keepdims: bool) -> Value:
+        """The mean over axes, which became an input of ReduceMean at opset 18."""
+        if self.facts.model.opset < 18:
+            return self.op("ReduceMean", a, axes=list(axes), keepdims=int(keepdims))
+        return self.op("ReduceMean", a, self.integers(axes), keepdims=int(keepdims))
 
     # -- shape --------------------------------------------------------------------------------------------------------
 

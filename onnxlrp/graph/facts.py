@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ FOLD_LIMIT = 4096  # elements; larger constants are followed by name, not by val
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
-def attributes(node: NodeProto) -> dict[str, object]:
+def attributes(node: NodeProto) -> dict[str, Any]:
     """The node's attributes as Python values; bytes are decoded."""
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
@@ -136,7 +137,7 @@ class Facts:
         return name in self._constants
 
     def is_small_constant(self, name: str) -> bool:
-        """Whether `value(name)` is there and cheap: known from the pass, or a small tensor that follows from constants."""
+        """Whether `value(name)` is there and cheap: a small tensor that follows from constants."""
         if name in self._first.values:
             return self.is_constant(name)
         return self.is_constant(name) and self.known(name) and math.prod(dims(self._first.types[name])) <= FOLD_LIMIT
@@ -146,7 +147,7 @@ class Facts:
         signs: dict[str, Sign] = {name: of_array(v) for name, v in self._first.values.items()}
         for node in self.model.nodes:
             arguments = [signs.get(i, Sign.ANY) for i in node.input]
-            sign = sign_of(node.op_type, arguments, attributes(node))  # type: ignore[arg-type]
+            sign = sign_of(node.op_type, arguments, attributes(node))
             for out in node.output:
                 signs.setdefault(out, sign)
         return signs
@@ -263,7 +264,7 @@ def _shape_values(node: NodeProto, shape: tuple[int, ...]) -> np.ndarray:
     """What Shape (with its start and end) gives for a tensor of this shape."""
     limits = attributes(node)
     start, end = limits.get("start", 0), limits.get("end", len(shape))
-    return np.asarray(shape[start:end], np.int64)  # type: ignore[misc]
+    return np.asarray(shape[start:end], np.int64)
 
 
 _SIZED = frozenset({"ConstantOfShape", "Expand", "Tile", "Range"})  # small inputs, outputs of any size
@@ -275,10 +276,14 @@ def evaluate(
     """The outputs of one node on known inputs, by onnx's reference implementation; None where it has none."""
     if node.op_type in _SIZED and limit < math.inf and _output_size(node, inputs) > limit:
         return None
-    values = [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in inputs.items()]
+    values = [
+        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in inputs.items()
+    ]
     results = [helper.make_empty_tensor_value_info(o) for o in node.output if o]
     graph = helper.make_graph([node], "fold", values, results)
-    proto = helper.make_model(graph, opset_imports=list(model.proto.opset_import), functions=list(model.proto.functions))
+    proto = helper.make_model(
+        graph, opset_imports=list(model.proto.opset_import), functions=list(model.proto.functions)
+    )
     try:
         produced = iter(ReferenceEvaluator(proto).run(None, dict(inputs)))
     except (NotImplementedError, RuntimeError, ValueError, TypeError, IndexError, KeyError):

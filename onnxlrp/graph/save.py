@@ -53,18 +53,24 @@ def refuse_existing(path: Path, force: bool) -> None:
     if path.is_dir():
         raise OnnxLrpError(Problem(str(path), "is a folder", "name a file to write"))
     if path.exists() and not force:
-        raise OnnxLrpError(Problem(str(path), "exists already", "choose another name with -o, or replace it with --force"))
+        raise OnnxLrpError(
+            Problem(str(path), "exists already", "choose another name with -o, or replace it with --force")
+        )
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file in the folder of `path`, then move it there; leaves nothing where it fails."""
     if not path.parent.is_dir():
-        raise OnnxLrpError(Problem(str(path.parent), "there is no such folder", "create it, or write elsewhere with -o"))
+        raise OnnxLrpError(
+            Problem(str(path.parent), "there is no such folder", "create it, or write elsewhere with -o")
+        )
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
-        raise OnnxLrpError(Problem(str(path), reason, "check the folder's permissions, or write elsewhere with -o")) from None
+        raise OnnxLrpError(
+            Problem(str(path), reason, "check the folder's permissions, or write elsewhere with -o")
+        ) from None
     os.close(handle)
     partial = Path(name)
     try:
@@ -72,7 +78,9 @@ def atomically(path: Path, write: Callable[[Path], object]) -> Path:
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except OSError as error:
-        raise RunError(Problem(str(path), f"cannot be written ({error.strerror})", "free some space, or write elsewhere")) from None
+        raise RunError(
+            Problem(str(path), f"cannot be written ({error.strerror})", "free some space, or write elsewhere")
+        ) from None
     finally:
         partial.unlink(missing_ok=True)
     return path

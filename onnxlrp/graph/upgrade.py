@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import onnx
+import onnx.inliner
 from onnx import ModelProto, helper
 
 from onnxlrp.errors import OnnxLrpError, Problem
@@ -100,5 +101,7 @@ def _compare(model: Model, converted: ModelProto) -> None:
     for value, before, after in zip(model.outputs, *answers, strict=True):
         if not np.allclose(before, after, rtol=1e-4, atol=1e-5 * (np.abs(before).max() + 1e-30)):
             difference = float(np.abs(before - after).max())
-            reason = f"output {value.name} changed by {difference:.3g} on conversion to opset {default_opset(converted)}"
+            reason = (
+                f"output {value.name} changed by {difference:.3g} on conversion to opset {default_opset(converted)}"
+            )
             raise OnnxLrpError(Problem(model.name, reason, "export it again with opset 17 or later"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto
@@ -11,39 +12,39 @@ from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
 
-Derivative = Callable[[Builder, Value, Value, dict[str, object]], Value]
+Derivative = Callable[[Builder, Value, Value, dict[str, Any]], Value]
 
 
 def _step(build: Builder, condition: Value, above: float, below: float, like: Value) -> Value:
     return build.op("Where", condition, build.constant(above, like), build.constant(below, like))
 
 
-def _relu(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _relu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     return _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, 0.0, x)
 
 
-def _leaky_relu(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
-    slope = float(given.get("alpha", 0.01))  # type: ignore[arg-type]
+def _leaky_relu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    slope = float(given.get("alpha", 0.01))
     return _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, slope, x)
 
 
-def _sigmoid(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _sigmoid(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """y (1 - y)."""
     return build.op("Mul", y, build.op("Sub", build.constant(1.0, y), y))
 
 
-def _tanh(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _tanh(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """1 - y²."""
     return build.op("Sub", build.constant(1.0, y), build.op("Mul", y, y))
 
 
-def _softplus(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _softplus(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     return build.op("Sigmoid", x)
 
 
-def _elu(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _elu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """1 above zero, y + alpha below."""
-    below = build.op("Add", y, build.constant(float(given.get("alpha", 1.0)), y))  # type: ignore[arg-type]
+    below = build.op("Add", y, build.constant(float(given.get("alpha", 1.0)), y))
     return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), build.constant(1.0, x), below)
 
 
@@ -52,12 +53,12 @@ def _inside(build: Builder, x: Value, low: float, high: float) -> Value:
     return build.op("And", above, build.op("Less", x, build.constant(high, x)))
 
 
-def _hard_sigmoid(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
-    alpha = float(given.get("alpha", 0.2))  # type: ignore[arg-type]
+def _hard_sigmoid(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    alpha = float(given.get("alpha", 0.2))
     return _step(build, _inside(build, y, 0.0, 1.0), alpha, 0.0, x)
 
 
-def _hard_swish(build: Builder, x: Value, y: Value, given: dict[str, object]) -> Value:
+def _hard_swish(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """(2x + 3) / 6 within (-3, 3), 0 below, 1 above."""
     slope = build.op("Add", build.op("Mul", x, build.constant(1 / 3, x)), build.constant(0.5, x))
     outside = _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, 0.0, x)
@@ -111,7 +112,11 @@ def maximum(node: NodeProto, build: Builder) -> Activation:
 
 
 def _activation(
-    node: NodeProto, build: Builder, x_name: str, derivative: Callable[[Value, Value], Value], rectifies: bool | None = None
+    node: NodeProto,
+    build: Builder,
+    x_name: str,
+    derivative: Callable[[Value, Value], Value],
+    rectifies: bool | None = None,
 ) -> Activation:
     x, y = build.tensor(x_name), build.tensor(node.output[0])
     return Activation(

@@ -1,7 +1,7 @@
 """Sums of activations, and scaling or shifting by what does not depend on the image.
 
-    z = Σ_i x_i                        a residual sum: linear in all of its inputs, w = 1
-    z = factor ⊙ x + shift             one activation and constants: a diagonal map
+z = Σ_i x_i                        a residual sum: linear in all of its inputs, w = 1
+z = factor ⊙ x + shift             one activation and constants: a diagonal map
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from onnx import NodeProto
 
-from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
+from onnxlrp.graph.build import ONE, Builder, Symbol, Value
 from onnxlrp.graph.facts import Shape
 from onnxlrp.layers.registry import Diagonal, Inputs, Layer, Linear, defines, layer_name, refuse
 
@@ -38,7 +38,9 @@ def subtract(node: NodeProto, build: Builder) -> Layer:
     if left and right:
         return residual_sum(node, build, signs=(1.0, -1.0))
     other = build.tensor(node.input[1 if left else 0])
-    return diagonal(node, build, node.input[0 if left else 1], *((ONE, build.neg(other)) if left else (build.neg(ONE), other)))
+    return diagonal(
+        node, build, node.input[0 if left else 1], *((ONE, build.neg(other)) if left else (build.neg(ONE), other))
+    )
 
 
 @defines("Mul")
@@ -46,7 +48,9 @@ def multiply(node: NodeProto, build: Builder) -> Layer:
     """x · constant."""
     carriers = [i for i in node.input if build.facts.carries(i)]
     if len(carriers) > 1:
-        raise refuse(node, "is a product of two activations, which no rule covers yet", "explain from an earlier output")
+        raise refuse(
+            node, "is a product of two activations, which no rule covers yet", "explain from an earlier output"
+        )
     other = next(i for i in node.input if i != carriers[0])
     return diagonal(node, build, carriers[0], build.tensor(other))
 
@@ -55,7 +59,9 @@ def multiply(node: NodeProto, build: Builder) -> Layer:
 def divide(node: NodeProto, build: Builder) -> Layer:
     """x / constant."""
     if build.facts.carries(node.input[1]):
-        raise refuse(node, "divides by an activation, which no rule covers", "explain from an earlier output (--output)")
+        raise refuse(
+            node, "divides by an activation, which no rule covers", "explain from an earlier output (--output)"
+        )
     return diagonal(node, build, node.input[0], build.op("Reciprocal", build.tensor(node.input[1])))
 
 
@@ -108,7 +114,9 @@ def diagonal(node: NodeProto, build: Builder, x_name: str, factor: Symbol, shift
     def vector(v: Symbol) -> Symbol:
         return build.reshape(v, (-1 if _size(build, v) > 1 else 1,)) if isinstance(v, Value) and vectors else v
 
-    return diagonal_layer(node, build, x_name, factor, shift, vector(factor), vector(shift), max(channel or 0, 0), vectors)
+    return diagonal_layer(
+        node, build, x_name, factor, shift, vector(factor), vector(shift), max(channel or 0, 0), vectors
+    )
 
 
 def diagonal_layer(

@@ -9,6 +9,7 @@ reversed and its channel axes swapped, which runtimes do faster; for larger stri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto
@@ -29,7 +30,7 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     axes = windows(node, build, kernel=weight_shape[2:])
     x, w, z = (build.tensor(name) for name in (*node.input[:2], node.output[0]))
     b = build.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    groups = int(attributes(node).get("group", 1))  # type: ignore[call-overload]
+    groups = int(attributes(node).get("group", 1))
     conv = Convolution(build, axes, weight_shape[0], weight_shape[1] * groups, groups)
     return Linear(
         name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
@@ -67,7 +68,9 @@ class Convolution:
         """A(1) x: the sum of each window over all its group's channels."""
         build = self.build
         if isinstance(x, One):
-            counts = [a.count(0, a.size) * (self.inputs // self.groups if i == 0 else 1.0) for i, a in enumerate(self.axes)]
+            counts = [
+                a.count(0, a.size) * (self.inputs // self.groups if i == 0 else 1.0) for i, a in enumerate(self.axes)
+            ]
             return outer(build, counts, build.constant(1.0))
         assert isinstance(x, Value)
         sums = self._over_groups(x, self.inputs, self.sizes)
@@ -81,7 +84,9 @@ class Convolution:
         if not isinstance(w, One):
             return (transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups),)
         sums = self._over_groups(s, self.outputs, [a.out for a in self.axes])
-        spread = transposed(self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups)
+        spread = transposed(
+            self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups
+        )
         return (self._each(spread, self.inputs, self.sizes),)
 
     def _over_groups(self, a: Value, channels: int, spatial: Sequence[int]) -> Value:
@@ -106,7 +111,7 @@ class Convolution:
     def _ones(self, like: Value, channels: int) -> Value:
         return self.build.constant(np.ones([channels, 1, *(a.kernel for a in self.axes)]), like)
 
-    def _attributes(self, groups: int) -> dict[str, object]:
+    def _attributes(self, groups: int) -> dict[str, Any]:
         return {
             "kernel_shape": [a.kernel for a in self.axes],
             "strides": [a.stride for a in self.axes],
@@ -129,9 +134,9 @@ def transposed(
             pads=pads, group=groups,
         )  # fmt: skip
     if groups == 1 and outputs == inputs:
-        # OpenVINO's CPU plugin is silently wrong where one weight serves both a Conv and a ConvTranspose of this shape.
+        # OpenVINO's CPU plugin is silently wrong where one weight of this shape serves both Conv and ConvTranspose.
         w = build.op("Neg", build.op("Neg", w))
-    # ConvTranspose with symmetric pads only, and an output_padding below the stride: the forms every runtime gets right.
+    # ConvTranspose with symmetric pads and an output_padding below the stride: the form every runtime gets right.
     symmetric = all(a.before == a.after and 0 <= a.before - a.overhang < a.stride for a in axes)
     pads = [a.before if symmetric else 0 for a in axes]
     missing = [a.size + (2 if symmetric else 1) * a.before - a.reach for a in axes]
@@ -144,7 +149,7 @@ def transposed(
 
 
 def _cropped(build: Builder, spread: Value, axes: Sequence[Axis]) -> Value:
-    """From all positions that windows reach to those of the input: padding cut off, elements no window reads are zero."""
+    """From all positions that windows reach to those of the input: padding cut off, unread elements zero."""
     for i, a in enumerate(axes):
         have = a.reach + min(max(a.size + a.before - a.reach, 0), a.stride - 1)
         short = a.before + a.size - have

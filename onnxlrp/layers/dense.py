@@ -20,8 +20,10 @@ def gemm(node: NodeProto, build: Builder) -> Linear:
     """alpha·x w + beta·b, on [N, I]."""
     given = attributes(node)
     if given.get("transA"):
-        raise refuse(node, "transA=1 multiplies samples with each other", "export the layer as MatMul or Gemm, transA=0")
-    alpha, beta = float(given.get("alpha", 1.0)), float(given.get("beta", 1.0))  # type: ignore[arg-type]
+        raise refuse(
+            node, "transA=1 multiplies samples with each other", "export the layer as MatMul or Gemm, transA=0"
+        )
+    alpha, beta = float(given.get("alpha", 1.0)), float(given.get("beta", 1.0))
     w = build.scale(alpha, build.tensor(node.input[1]))
     has_bias = len(node.input) > 2 and node.input[2]
     b = build.scale(beta, build.tensor(node.input[2])) if has_bias else None

@@ -20,7 +20,7 @@ from onnxlrp.layers.registry import Diagonal, defines
 def batch_normalization(node: NodeProto, build: Builder) -> Diagonal:
     """With stored statistics, or with those of the batch (training_mode=1), taken as constants either way."""
     given = attributes(node)
-    eps = float(given.get("epsilon", 1e-5))  # type: ignore[arg-type]
+    eps = float(given.get("epsilon", 1e-5))
     gamma, beta = build.tensor(node.input[1]), build.tensor(node.input[2])
     shape = build.facts.shape(node.input[0])
     if given.get("training_mode"):
@@ -36,12 +36,9 @@ def batch_normalization(node: NodeProto, build: Builder) -> Diagonal:
 def _statistics(build: Builder, x: Value, rank: int) -> tuple[Value, Value]:
     """Mean and (biased) variance of x over all axes but the channels."""
     axes = [0, *range(2, rank)]
-    keyword: dict[str, object] = {"axes": axes} if build.facts.model.opset < 18 else {}
-    argument = [] if keyword else [build.integers(axes)]
-    centre = build.op("ReduceMean", x, *argument, keepdims=1, **keyword)
+    centre = build.mean(x, axes, keepdims=True)
     offset = build.op("Sub", x, centre)
-    variance = build.op("ReduceMean", build.op("Mul", offset, offset), *argument, keepdims=0, **keyword)
-    return build.reshape(centre, (-1,)), variance
+    return build.reshape(centre, (-1,)), build.mean(build.op("Mul", offset, offset), axes, keepdims=False)
 
 
 def _affine(build: Builder, gamma: Value, beta: Value, mean: Value, variance: Value, eps: float) -> tuple[Value, Value]:

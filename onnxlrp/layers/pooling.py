@@ -15,7 +15,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
-from onnxlrp.graph.facts import attributes
+from onnxlrp.graph.facts import Dim, attributes
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
 from onnxlrp.layers.window import Axis, outer, windows
@@ -48,7 +48,7 @@ def reduce_mean(node: NodeProto, build: Builder) -> Linear:
     facts, given = build.facts, attributes(node)
     shape = facts.shape(node.input[0])
     stated = given.get("axes") if len(node.input) < 2 or not node.input[1] else facts.value(node.input[1])
-    reduced = sorted(int(a) % len(shape) for a in (range(len(shape)) if stated is None else stated))  # type: ignore[union-attr, attr-defined]
+    reduced = sorted(int(a) % len(shape) for a in (range(len(shape)) if stated is None else stated))
     if any(not isinstance(shape[a], int) for a in reduced) or (0 in reduced and shape[0] != 1):
         raise refuse(node, f"reduces over the batch (axes {reduced} of {shape})", "export with the batch kept apart")
     x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
@@ -75,11 +75,11 @@ def reduce_mean(node: NodeProto, build: Builder) -> Linear:
     )  # fmt: skip
 
 
-def _whole(node: NodeProto, build: Builder, sizes: Sequence[object]) -> tuple[Axis, ...]:
+def _whole(node: NodeProto, build: Builder, sizes: Sequence[Dim]) -> tuple[Axis, ...]:
     """One window over all of every axis."""
     if not all(isinstance(d, int) for d in sizes):
         raise refuse(node, f"pools over sizes {tuple(sizes)} not known", "fix the input's size with --input-shape")
-    return tuple(Axis(int(d), 1, int(d)) for d in sizes)  # type: ignore[call-overload]
+    return tuple(Axis(int(d), 1, int(d)) for d in sizes)
 
 
 def _average(node: NodeProto, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
@@ -231,7 +231,9 @@ def _interleave(build: Builder, parts: Sequence[Value], i: int, axes: Sequence[A
         whole = phases[0]
     else:
         zero = build.op("Where", build.constant(False, TensorProto.BOOL), placed, build.constant(0.0, placed))
-        columns = [build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in phases]
+        columns = [
+            build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in phases
+        ]
         stacked = build.op("Concat", *columns, axis=axis + 1)
         rest = [behind.out for behind in axes[i + 1 :]]  # the axes behind this one are still pooled
         whole = build.op("Reshape", stacked, build.integers([*[0] * axis, length * a.stride, *rest]))

@@ -40,7 +40,7 @@ class Relevance:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One or more nodes that act as one: `inputs` are the tensors that relevance can go to, `output` whence it comes."""
+    """One or more nodes that act as one: relevance comes from `output` and can go to the tensors `inputs`."""
 
     name: str
     kind: Kind
@@ -95,7 +95,7 @@ class Diagonal(Linear):
 class Activation(Layer):
     """y = f(x) elementwise. derivative() -> f'(x); `rectifies` where f is relu."""
 
-    derivative: Callable[[], Symbol]
+    derivative: Callable[[], Value]
     rectifies: bool = False
 
 
@@ -126,7 +126,9 @@ def defines(*op_types: str) -> Callable[[Define], Define]:
     def register(define: Define) -> Define:
         for op_type in op_types:
             if op_type in DEFINITIONS:
-                raise ValueError(f"{op_type} is defined twice: by {DEFINITIONS[op_type].__name__} and {define.__name__}")
+                raise ValueError(
+                    f"{op_type} is defined twice: by {DEFINITIONS[op_type].__name__} and {define.__name__}"
+                )
             DEFINITIONS[op_type] = define
         return define
 

@@ -56,7 +56,7 @@ def transpose(node: NodeProto, build: Builder) -> Routing:
     """Axes permuted."""
     rank = len(build.facts.shape(node.input[0]))
     perm = attributes(node).get("perm") or list(reversed(range(rank)))
-    back = [int(i) for i in np.argsort(perm)]  # type: ignore[arg-type]
+    back = [int(i) for i in np.argsort(perm)]
     return _routing(node, (node.input[0],), lambda r: (build.op("Transpose", r, perm=back),))
 
 
@@ -64,7 +64,7 @@ def transpose(node: NodeProto, build: Builder) -> Routing:
 def concat(node: NodeProto, build: Builder) -> Routing:
     """Tensors one after another along an axis."""
     shapes = [build.facts.shape(i) for i in node.input]
-    axis = int(attributes(node)["axis"]) % len(shapes[0])  # type: ignore[call-overload]
+    axis = int(attributes(node)["axis"]) % len(shapes[0])
     if any(not isinstance(s[axis], int) for s in shapes):
         raise refuse(node, f"joins along axis {axis}, whose sizes are not known", "fix them with --input-shape")
     ends = np.cumsum([0, *(int(s[axis]) for s in shapes)])

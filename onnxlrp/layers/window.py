@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -58,27 +58,26 @@ def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None
         reason = f"its spatial size {sizes} -> {outs} is not known before the model runs"
         raise refuse(node, reason, "fix the input's size with --input-shape")
     rank = len(sizes)
-    kernels = list(kernel or given["kernel_shape"])  # type: ignore[call-overload]
+    kernels = [int(k) for k in kernel or given["kernel_shape"]]
     strides, dilations = given.get("strides") or [1] * rank, given.get("dilations") or [1] * rank
-    pads = _pads(str(given.get("auto_pad", "NOTSET")), given.get("pads"), sizes, outs, kernels, strides, dilations)
-    return tuple(
-        Axis(int(sizes[i]), int(outs[i]), kernels[i], strides[i], dilations[i], pads[i], pads[rank + i])  # type: ignore[index]
-        for i in range(rank)
-    )
+    axes = [
+        Axis(int(n), int(o), k, s, d) for n, o, k, s, d in zip(sizes, outs, kernels, strides, dilations, strict=True)
+    ]
+    mode, pads = given.get("auto_pad", "NOTSET"), given.get("pads") or [0] * 2 * rank
+    if mode == "NOTSET":
+        return tuple(replace(a, before=pads[i], after=pads[rank + i]) for i, a in enumerate(axes))
+    return tuple(a if mode == "VALID" else _same(a, mode) for a in axes)
 
 
-def _pads(mode, pads, sizes, outs, kernels, strides, dilations) -> list[int]:  # type: ignore[no-untyped-def]
-    """[before per axis, after per axis]."""
-    if mode in ("NOTSET", "VALID"):
-        return list(pads or [0] * 2 * len(sizes)) if mode == "NOTSET" else [0] * 2 * len(sizes)
-    extents = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
-    totals = [max((o - 1) * s + e - n, 0) for o, s, e, n in zip(outs, strides, extents, sizes, strict=True)]
-    less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return less + more if mode == "SAME_UPPER" else more + less
+def _same(a: Axis, mode: str) -> Axis:
+    """The axis with the padding of auto_pad SAME_UPPER or SAME_LOWER: an odd element goes to the end or the start."""
+    total = max(a.overhang, 0)
+    less, more = total // 2, total - total // 2
+    return replace(a, before=less, after=more) if mode == "SAME_UPPER" else replace(a, before=more, after=less)
 
 
 def outer(build: Builder, vectors: Sequence[np.ndarray], like: Value) -> Value:
-    """The outer product of one vector an axis, shaped [1, 1, *axes]: small constants multiplied when the model loads."""
+    """The outer product of one vector an axis, [1, 1, *axes]: small constants multiplied when the model loads."""
     rank = len(vectors)
     shaped = [
         build.constant(v.reshape([1, 1, *(-1 if i == k else 1 for i in range(rank))]), like)

@@ -1,20 +1,37 @@
-"""Every rule by name, a line or two each. The formulas are those of the papers named."""
+"""Every rule by name: for linear layers the shares of its formula, a line or two each.
+
+All linear rules also take `epsilon` and `stabilizer` ("sign", "clip" or "norm": how the denominator is kept from zero)
+and `bias` ("keep": it takes its share of relevance; "zero": it is left out).
+"""
 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
+import functools
 import inspect
-from collections.abc import Callable, Mapping
+import keyword
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.rules.rule import (
+    ABSOLUTE,
     ALL,
     NEGATIVE,
     NOTHING,
     ONES,
     POSITIVE,
+    SQUARE,
+    ActivationRule,
+    Bound,
+    GradientRule,
+    InputRange,
     LinearRule,
+    Modifier,
+    Part,
     PassRule,
     PoolingRule,
     Rule,
@@ -23,30 +40,172 @@ from onnxlrp.rules.rule import (
     Term,
 )
 
-
-def epsilon(epsilon: float = 1e-6) -> LinearRule:
-    """R_x = x ⊙ A(w)ᵀ[R ⊘ stab(z)]; ε = 0 is LRP-0. Bach et al. 2015, eq. 58."""
-    return LinearRule(
-        "epsilon", (Share((Term(ALL, ALL, ALL),)),), Stabilizer(epsilon), parameters=(("epsilon", epsilon),)
-    )
+T = TypeVar("T")
+Shares = tuple[Share, ...]
+Bounds = float | Iterable[float] | None
+COMMON: dict[str, object] = {"epsilon": 1e-6, "stabilizer": "sign", "bias": "keep"}
 
 
-def zplus(epsilon: float = 1e-6) -> LinearRule:
-    """Positive contributions only, x⁺w⁺ and x⁻w⁻; = alpha_beta(1, 0). Montavon et al. 2017, eq. 13."""
-    share = Share((Term(POSITIVE, POSITIVE, POSITIVE), Term(NEGATIVE, NEGATIVE, NOTHING)))
-    return LinearRule("zplus", (share,), Stabilizer(epsilon), parameters=(("epsilon", epsilon),))
+@dataclass(frozen=True)
+class Entry:
+    """A rule as `onnxlrp rules` lists it: how to make it, what it fits, and its formula and paper."""
+
+    name: str
+    make: Callable[..., Rule]
+    fits: str
+    parameters: Mapping[str, object]
+
+    @property
+    def description(self) -> str:
+        """The formula and the paper."""
+        return inspect.getdoc(self.make) or ""
 
 
-def flat(epsilon: float = 1e-6) -> LinearRule:
-    """Every input of an output unit gets the same share. Lapuschkin et al. 2019."""
-    return LinearRule("flat", (Share((Term(ONES, ONES),)),), Stabilizer(epsilon), parameters=(("epsilon", epsilon),))
+CATALOGUE: dict[str, Entry] = {}
 
 
-def norm(epsilon: float = 1e-6) -> LinearRule:
+def _register(function: Callable[..., Rule], fits: str, parameters: Mapping[str, object]) -> None:
+    name = function.__name__.rstrip("_")
+    CATALOGUE[name] = Entry(name, function, fits, parameters)
+
+
+def linear(formula: Callable[..., Shares]) -> Callable[..., LinearRule]:
+    """Make a rule for linear layers of a function that gives its shares."""
+    own = {k: p.default for k, p in inspect.signature(formula).parameters.items()}
+
+    parameters = {**own, **COMMON}
+
+    @functools.wraps(formula)
+    def make(*given: object, **named: object) -> LinearRule:
+        values = inspect.Signature(
+            [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in parameters.items()]
+        ).bind(*given, **named)
+        values.apply_defaults()
+        chosen: dict[str, Any] = values.arguments
+        _check(chosen["epsilon"] >= 0, f"epsilon is {chosen['epsilon']}, and must not be negative")
+        _check(
+            chosen["stabilizer"] in ("sign", "clip", "norm"),
+            f"stabilizer '{chosen['stabilizer']}' is none of sign, clip, norm",
+        )
+        _check(chosen["bias"] in ("keep", "zero"), f"bias '{chosen['bias']}' is neither keep nor zero")
+        shares = formula(**{k: chosen[k] for k in own})
+        return LinearRule(
+            formula.__name__,
+            shares if chosen["bias"] == "keep" else tuple(_without_bias(s) for s in shares),
+            Stabilizer(float(chosen["epsilon"]), chosen["stabilizer"]),
+            parameters=tuple((k, v) for k, v in chosen.items() if v is not None and v != COMMON.get(k)),
+        )
+
+    _register(make, "linear layers", parameters)
+    return make
+
+
+def _without_bias(share: Share) -> Share:
+    return dataclasses.replace(share, terms=tuple(dataclasses.replace(t, b=NOTHING) for t in share.terms))
+
+
+def _check(holds: bool, reason: str) -> None:
+    if not holds:
+        raise ValueError(reason)
+
+
+# -- linear layers ----------------------------------------------------------------------------------------------------
+
+
+@linear
+def epsilon() -> Shares:
+    """x ⊙ A(w)ᵀ[R ⊘ stab(z)]; ε = 0 is LRP-0. Bach et al. 2015, eq. 58."""
+    return (Share((Term(ALL, ALL, ALL),)),)
+
+
+@linear
+def norm() -> Shares:
     """The epsilon rule of a map without parameters: residual sums and average pooling."""
-    return LinearRule(
-        "norm", (Share((Term(ALL, ALL, ALL),)),), Stabilizer(epsilon), parameters=(("epsilon", epsilon),)
+    return (Share((Term(ALL, ALL, ALL),)),)
+
+
+@linear
+def zplus() -> Shares:
+    """Positive contributions only, x⁺w⁺ + x⁻w⁻; = alpha_beta(1, 0). Montavon et al. 2017, eq. 13."""
+    return (Share((Term(POSITIVE, POSITIVE, POSITIVE), Term(NEGATIVE, NEGATIVE))),)
+
+
+@linear
+def alpha_beta(alpha: float = 2.0, beta: float = 1.0) -> Shares:
+    """α times the positive contributions, -β times the negative ones, α - β = 1. Bach et al. 2015, eq. 60."""
+    _check(
+        alpha >= 0 and beta >= 0 and abs(alpha - beta - 1) < 1e-9, f"alpha - beta must be 1, not {alpha:g} - {beta:g}"
     )
+    positive = Share((Term(POSITIVE, POSITIVE, POSITIVE), Term(NEGATIVE, NEGATIVE)), weight=alpha)
+    negative = Share((Term(POSITIVE, NEGATIVE, NEGATIVE), Term(NEGATIVE, POSITIVE)), weight=-beta)
+    return (positive, negative) if beta else (positive,)
+
+
+@linear
+def gamma(gamma: float = 0.25) -> Shares:
+    """Positive contributions weighted 1 + γ where z > 0, negative ones where z < 0. Montavon 2019; Andéol 2021."""
+    _check(gamma >= 0, f"gamma is {gamma:g}, and must not be negative")
+    up, down = Modifier(Part.POSITIVE, gamma, keep=1.0), Modifier(Part.NEGATIVE, gamma, keep=1.0)
+    return (
+        Share((Term(POSITIVE, up, up), Term(NEGATIVE, down)), where="positive"),
+        Share((Term(POSITIVE, down, down), Term(NEGATIVE, up)), where="negative"),
+    )
+
+
+@linear
+def zbox(low: Bounds = None, high: Bounds = None) -> Shares:
+    """For inputs within [low, high], in the units of the model's input (by default the range that its pre-processing
+    gives): z = A(w)x - A(w⁺)l - A(w⁻)h. Montavon et al. 2017, eq. 11."""
+    return (
+        Share((Term(), Term(_bound(low, "low"), POSITIVE, sign=-1), Term(_bound(high, "high"), NEGATIVE, sign=-1))),
+    )
+
+
+def _bound(given: Bounds, end: str) -> Bound | InputRange:
+    if given is None:
+        return InputRange(end == "high")
+    return Bound(tuple(float(v) for v in given) if isinstance(given, Iterable) else (float(given),))
+
+
+@linear
+def wsquare() -> Shares:
+    """A(w²)ᵀ[R ⊘ (A(w²)1 + b²)]: by the weights alone. Montavon et al. 2017, eq. 7."""
+    return (Share((Term(ONES, SQUARE, SQUARE),)),)
+
+
+@linear
+def flat() -> Shares:
+    """A(1)ᵀ[R ⊘ A(1)1]: the same share for every input of a unit. Lapuschkin et al. 2019."""
+    return (Share((Term(ONES, ONES),)),)
+
+
+@linear
+def zplus_ones() -> Shares:
+    """zplus with every input taken as 1: A(w⁺)ᵀ[R ⊘ (A(w⁺)1 + b⁺)]."""
+    return (Share((Term(ONES, POSITIVE, POSITIVE),)),)
+
+
+@linear
+def ratio() -> Shares:
+    """By magnitude, |x| ⊘ A|x|: residual sums. Otsuki et al. 2024."""
+    return (Share((Term(ABSOLUTE, ABSOLUTE),)),)
+
+
+@linear
+def equal() -> Shares:
+    """The same share for every input of a residual sum."""
+    return (Share((Term(ONES, ABSOLUTE),)),)
+
+
+def gradient() -> GradientRule:
+    """A(w)ᵀ R for linear layers, R ⊙ f'(x) for activations: the plain derivative."""
+    return GradientRule("gradient", shares=(Share((Term(ONES, ALL),), divide=False),))
+
+
+_register(gradient, "linear layers, activations, max pooling", {})
+
+
+# -- activations, max pooling -----------------------------------------------------------------------------------------
 
 
 def pass_() -> PassRule:
@@ -54,47 +213,90 @@ def pass_() -> PassRule:
     return PassRule("pass")
 
 
+def guided() -> ActivationRule:
+    """[R]⁺ ⊙ f'(x): guided backpropagation. Springenberg et al. 2015."""
+    return ActivationRule("guided", clip=True)
+
+
+def deconvnet() -> ActivationRule:
+    """[R]⁺. Zeiler and Fergus 2014."""
+    return ActivationRule("deconvnet", derivative=False, clip=True)
+
+
+def beta_smooth(beta: float = 10.0) -> ActivationRule:
+    """R ⊙ sigmoid(βx): the derivative of a smoothed relu. Dombrowski et al. 2019."""
+    _check(beta > 0, f"beta is {beta:g}, and must be positive")
+    return ActivationRule("beta_smooth", smooth=beta, parameters=(("beta", beta),))
+
+
 def winner() -> PoolingRule:
-    """Max pooling: all relevance to the largest input, the first one where several tie."""
+    """All relevance to the largest input, the first one where several tie."""
     return PoolingRule("winner")
 
 
 def average() -> PoolingRule:
-    """Max pooling: as if it were the average pooling of the same geometry, under norm. Montavon et al. 2019."""
+    """As if the pooling were the average pooling of the same geometry, under norm. Montavon et al. 2019."""
     return PoolingRule("average", average=True)
 
 
-CATALOGUE: Mapping[str, Callable[..., Rule]] = {
-    function.__name__.rstrip("_"): function for function in (epsilon, zplus, flat, norm, pass_, winner, average)
-}
+_register(pass_, "layers that keep the shape", {})
+_register(guided, "activations", {})
+_register(deconvnet, "activations", {})
+_register(beta_smooth, "relu", {"beta": 10.0})
+_register(winner, "max pooling", {})
+_register(average, "max pooling", {})
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Rule:
-    """The rule that a user writes: `zplus`, `epsilon(1e-4)`, `epsilon(epsilon=1e-4)`.
+    """The rule that a user writes: `zplus`, `epsilon(1e-4)`, `zbox(low=-2, high=2)`.
 
     Raises `OnnxLrpError` for an unknown name (with the closest one) or parameters that do not fit.
     """
-    try:
-        tree = ast.parse(text.strip().replace("pass", "pass_", 1), mode="eval").body
-        call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
-        assert isinstance(call.func, ast.Name)
-        name = call.func.id.rstrip("_")
-        positional = [ast.literal_eval(a) for a in call.args]
-        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, AssertionError):
-        remedy = "write NAME or NAME(PARAMETER=VALUE), for example epsilon(epsilon=1e-4)"
-        raise OnnxLrpError(Problem(f"rule '{text}'", "cannot be read", remedy)) from None
+    name, positional, named = read_call(text, "rule", "epsilon(epsilon=1e-4)")
     if name not in CATALOGUE:
         raise OnnxLrpError(Problem(f"rule '{text}'", "there is no such rule", suggest(name, CATALOGUE)))
+    return call(f"rule '{text}'", name, CATALOGUE[name].make, CATALOGUE[name].parameters, positional, named)
+
+
+def read_call(text: str, what: str, example: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """NAME, or NAME(VALUE, KEY=VALUE): its name and arguments."""
+    name, opening, rest = text.strip().partition("(")
     try:
-        return CATALOGUE[name](*positional, **named)
+        call = ast.parse(f"f({rest}" if opening else "f()", mode="eval").body
+        if not isinstance(call, ast.Call) or not name.isidentifier():
+            raise ValueError
+        positional = [ast.literal_eval(a) for a in call.args]
+        return name, positional, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        remedy = f"write NAME or NAME(PARAMETER=VALUE), for example {example}"
+        raise OnnxLrpError(Problem(f"{what} '{text}'", "cannot be read", remedy)) from None
+
+
+def call(
+    what: str,
+    name: str,
+    make: Callable[..., T],
+    parameters: Mapping[str, object],
+    positional: list[Any],
+    named: dict[str, Any],
+) -> T:
+    """make(*positional, **named), or an error that shows the right form."""
+    form = f"{name}({', '.join(f'{k}={v}' for k, v in parameters.items())})"
+    unknown = [k for k in named if k not in parameters or keyword.iskeyword(k)]
+    if unknown:
+        raise OnnxLrpError(Problem(what, f"has no parameter '{unknown[0]}'", f"use {form}"))
+    try:
+        return make(*positional, **named)
     except (TypeError, ValueError) as error:
-        form = f"{name}{inspect.signature(CATALOGUE[name])}".split(" ->")[0]
-        raise OnnxLrpError(Problem(f"rule '{text}'", f"its parameters do not fit ({error})", f"use {form}")) from None
+        raise OnnxLrpError(Problem(what, f"its parameters do not fit: {error}", f"use {form}")) from None
 
 
-def suggest(word: str, valid: Mapping[str, object]) -> str:
+def suggest(word: str, valid: Iterable[str]) -> str:
     """A remedy that names the closest valid word and all of them."""
-    close = difflib.get_close_matches(word, valid, 1)
+    words = list(valid)
+    close = difflib.get_close_matches(word, words, 1)
     start = f"did you mean {close[0]}? " if close else ""
-    return f"{start}choose among: {', '.join(valid)}"
+    return f"{start}choose among: {', '.join(words)}"

@@ -43,6 +43,13 @@ class Bound:
     values: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class InputRange:
+    """The low or high end of the model's input, per channel: becomes a `Bound` once the pre-processing is known."""
+
+    high: bool
+
+
 NOTHING, ALL = Modifier(Part.ZERO), Modifier(Part.ALL)
 POSITIVE, NEGATIVE, ABSOLUTE = Modifier(Part.POSITIVE), Modifier(Part.NEGATIVE), Modifier(Part.ABSOLUTE)
 SQUARE, ONES = Modifier(Part.SQUARE), Modifier(Part.ONES)
@@ -52,7 +59,7 @@ SQUARE, ONES = Modifier(Part.SQUARE), Modifier(Part.ONES)
 class Term:
     """One linear map of a share: x′, w′, b′ and the sign it enters with."""
 
-    x: Modifier | Bound = ALL
+    x: Modifier | Bound | InputRange = ALL
     w: Modifier = ALL
     b: Modifier = NOTHING
     sign: float = 1.0
@@ -89,8 +96,14 @@ class Rule:
     parameters: tuple[tuple[str, object], ...] = field(default=(), kw_only=True)
 
     def __str__(self) -> str:
-        inner = ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.parameters)
+        inner = ", ".join(f"{k}={_shown(v)}" for k, v in self.parameters)
         return f"{self.name}({inner})" if inner else self.name
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_shown(v) for v in value)}]"
+    return f"{value:g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)
@@ -108,10 +121,12 @@ class PassRule(Rule):
 
 @dataclass(frozen=True)
 class ActivationRule(Rule):
-    """For activations: R_x = [R]⁺ where `clip`, times the activation's derivative where `derivative`."""
+    """For activations: R_x = [R]⁺ where `clip`, times the activation's derivative where `derivative`, or times
+    sigmoid(smooth · x) where `smooth` is given."""
 
     derivative: bool = True
     clip: bool = False
+    smooth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,3 +134,8 @@ class PoolingRule(Rule):
     """For max pooling: all relevance to the first arg-max (`winner`), or as if the pooling were an average."""
 
     average: bool = False
+
+
+@dataclass(frozen=True)
+class GradientRule(LinearRule, ActivationRule, PoolingRule):
+    """The plain derivative, for whatever layer."""

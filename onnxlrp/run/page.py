@@ -103,7 +103,8 @@ def contact_sheet(
     for index, (title, relevance) in enumerate(maps):
         row, column = divmod(index, columns)
         left, upper = MARGIN + column * (SHEET_TILE + GAP), top + row * (label + SHEET_TILE + GAP)
-        draw.text((left, upper), _shortened(title, _font(SMALL), SHEET_TILE), INK, _font(SMALL))
+        name = _shortened(title, _font(SMALL), SHEET_TILE, tail=True)  # the end of a layer's name says most
+        draw.text((left, upper), name, INK, _font(SMALL))
         values = normalise(relevance, percentile).values
         scale = SHEET_TILE / max(values.shape)
         size = (max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale)))
@@ -200,14 +201,13 @@ def _text_width(text: str, font: Font) -> int:
     return math.ceil(font.getlength(text))
 
 
-def _shortened(text: str, font: Font, width: int) -> str:
-    """`text`, its middle left out where it is wider than `width` pixels: both ends of a layer's name tell."""
+def _shortened(text: str, font: Font, width: int, tail: bool = False) -> str:
+    """`text`, its end left out where it is wider than `width` pixels; with `tail` its beginning."""
     if _text_width(text, font) <= width:
         return text
-    keep = len(text)
-    while keep > 2:
-        keep -= 1
-        short = f"{text[: (keep + 1) // 2]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - keep // 2 :]}"
+    for keep in range(len(text) - 1, 0, -1):
+        dots = "\N{HORIZONTAL ELLIPSIS}"
+        short = dots + text[-keep:] if tail else text[:keep].rstrip() + dots
         if _text_width(short, font) <= width:
             return short
     return text[:1]

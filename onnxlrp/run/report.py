@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run import colormaps
 from onnxlrp.run.explaining import Case
@@ -65,9 +65,16 @@ def draw(case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> Image
 def draw_layers(case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> Image.Image:
     """The contact sheet of a case: relevance at the input and at every tapped tensor, in the model's order."""
     maps = [(explainer.input_name, as_map(case.relevance, layout))]
-    maps += [(name.removesuffix("_output_0"), as_map(values)) for name, values in case.taps.items()]
+    for name, values in case.taps.items():
+        title = name.removesuffix("_output_0").removesuffix(":0")  # what torch and TensorFlow hang on
+        maps.append((title, as_map(values, _tap_layout(values.shape))))
     head = heading(case, explainer, "relevance at each layer, each on its own scale")
     return contact_sheet(maps, head, wishes.cmap)
+
+
+def _tap_layout(shape: tuple[int, ...]) -> str:
+    """ONNX puts channels first; a graph exported from TensorFlow keeps some tensors with channels last."""
+    return "NHWC" if len(shape) == 3 and shape[0] == shape[1] != shape[2] else "NCHW"
 
 
 def heading(case: Case, explainer: Explainer, note: str = "") -> Heading:
@@ -98,7 +105,7 @@ def record(case: Case, explainer: Explainer) -> dict[str, Any]:
         "model": explainer.name,
         "composite": explainer.composite,
         "provider": explainer.provider,
-        "onnxlrp": version(),
+        "onnxlrp": package_version(),
     }
 
 
@@ -138,11 +145,3 @@ def summary_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence
         chance = percent(float(case.probabilities[case.target]))
         lines.append(f"{case.path.name:<{left}}  {name:<{middle}}  {chance:>11}  {file}")
     return "\n".join(lines)
-
-
-def version() -> str:
-    """The version of onnxlrp that is installed, "unknown" where it runs from a checkout."""
-    try:
-        return importlib.metadata.version("onnxlrp")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -9,7 +9,7 @@ import PIL.Image
 
 from tools.mri.slices import CLASSES, LesionSlices
 
-CHOSEN = (27, 42, 55, 34, 38, 5)  # indices into the held-back samples of seed 0, chosen by eye
+CHOSEN = (27, 42, 13, 16, 20, 38)  # indices into the held-back samples of seed 0, chosen by eye
 
 
 def write_samples(dataset: LesionSlices, folder: Path) -> None:

@@ -1,0 +1,52 @@
+"""`onnxlrp`: the commands, and the one place where errors become exit codes.
+
+0 is success, 2 bad input (what was asked cannot be done), 1 a failure at run time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from onnxlrp import __version__
+from onnxlrp.cli.convert import convert
+from onnxlrp.cli.demo import demo
+from onnxlrp.cli.listing import composites, rules
+from onnxlrp.cli.plan import plan
+from onnxlrp.cli.run import run
+from onnxlrp.errors import OnnxLrpError, RunError
+
+
+class Commands(click.Group):
+    """Shows an `OnnxLrpError` as its sentences, and exits with its code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except OnnxLrpError as error:
+            for problem in error.problems:
+                click.echo(f"{click.style('Error', fg='red')}: {problem}", err=True)
+            ctx.exit(1 if isinstance(error, RunError) else 2)
+        except BrokenPipeError:
+            # The reader of our output has gone; Python would complain once more when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except MemoryError:
+            click.echo("Error: out of memory. Use a smaller --batch, or a machine with more.", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="onnxlrp")
+def main() -> None:
+    """Turn an ONNX image classifier into one that also says why.
+
+    Start with `onnxlrp demo`, then `onnxlrp convert model.onnx`.
+    """
+
+
+for command in (convert, plan, run, demo, rules, composites):
+    main.add_command(command)

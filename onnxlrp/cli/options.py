@@ -1,0 +1,132 @@
+"""What `convert` and `plan` ask in the same words, and how the words are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxlrp.contract import PREPROCESS_PRESETS, Preprocessing
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain.presets import DEFAULT
+
+Command = Callable[..., Any]
+
+
+def _all(*options: Command) -> Callable[[Command], Command]:
+    """One decorator of several, in the order in which --help shows them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+what_to_explain = _all(
+    click.option(
+        "--composite", default=DEFAULT, show_default=True, metavar="NAME",
+        help="Which layer gets which rule; `onnxlrp composites` lists them.",
+    ),
+    click.option(
+        "--rule", "rules", multiple=True, metavar="PATTERN=RULE",
+        help="Rule for layers whose name or operator matches; may be repeated, wins over the composite.",
+    ),
+    click.option("--input", metavar="NAME", help="The image input, where the model has several."),
+    click.option("--output", "output", metavar="NAME", help="The class scores, where the model has several outputs."),
+    click.option(
+        "--input-shape", metavar="N,C,H,W", callback=lambda c, p, v: read_shape(v),
+        help="Sizes for an input that leaves them open; N stands for a batch of any size.",
+    ),
+)  # fmt: skip
+
+how_pictures_enter = _all(
+    click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="How a picture becomes the input; the options below change parts."),
+    click.option("--mean", metavar="R,G,B", help="Subtracted from pixel / scale, one value or one a channel."),
+    click.option("--std", metavar="R,G,B", help="Divides what is left, one value or one a channel."),
+    click.option("--scale", type=float, help="Divides pixels (0 to 255) first."),
+    click.option("--size", metavar="H,W", help="Height and width in pixels."),
+    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Channels first or last."),
+    click.option("--color-order", type=click.Choice(["RGB", "BGR", "L"]), help="Order of the channels; L is grey."),
+)  # fmt: skip
+
+
+def read_rules(rules: Sequence[str]) -> dict[str, str]:
+    """--rule PATTERN=RULE, as {pattern: rule}."""
+    found = {}
+    for text in rules:
+        pattern, equals, rule = text.partition("=")
+        if not equals or not pattern or not rule:
+            reason = "is not of the form PATTERN=RULE"
+            raise OnnxLrpError(Problem(f"--rule {text}", reason, "for example --rule 'Conv=gamma(0.1)'"))
+        found[pattern] = rule
+    return found
+
+
+def read_shape(text: str | None) -> list[int | None] | None:
+    """N,3,224,224 as [None, 3, 224, 224]."""
+    if text is None:
+        return None
+    parts = [p.strip() for p in text.replace("x", ",").split(",")]
+    if not all(p.isdigit() or (i == 0 and p in ("N", "-1")) for i, p in enumerate(parts)):
+        raise OnnxLrpError(Problem(f"--input-shape {text}", "is not of the form N,C,H,W", "for example N,3,224,224"))
+    return [int(p) if p.isdigit() and int(p) else None for p in parts]
+
+
+def read_preprocessing(
+    preprocess: str | None, mean: str | None, std: str | None, scale: float | None, size: str | None,
+    layout: str | None, color_order: str | None,
+) -> Preprocessing | None:  # fmt: skip
+    """What the options say of how a picture becomes the input; None where they say nothing."""
+    given: dict[str, Any] = {"layout": layout, "color_order": color_order, "scale": scale}
+    given["mean"] = _numbers("--mean", mean)
+    given["std"] = _numbers("--std", std)
+    if size is not None:
+        height, _, width = size.replace("x", ",").partition(",")
+        if not (height.strip().isdigit() and (width.strip() or height).strip().isdigit()) or not int(height):
+            raise OnnxLrpError(Problem(f"--size {size}", "is not a height and width in pixels", "for example 224,224"))
+        given["size"] = (int(height), int(width or height))
+    changes = {k: v for k, v in given.items() if v is not None}
+    if preprocess is None and not changes:
+        return None
+    return dataclasses.replace(PREPROCESS_PRESETS[preprocess or "unit"], **changes)
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(v) for v in text.split(","))
+    except ValueError:
+        remedy = "give numbers separated by commas, for example 0.485,0.456,0.406"
+        raise OnnxLrpError(Problem(f"{option} {text}", "is not a list of numbers", remedy)) from None
+
+
+def read_labels(path: str | None) -> list[str] | None:
+    """Class names from a file: one a line, a JSON list, or a JSON object {number: name}."""
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'})"
+        raise OnnxLrpError(Problem(f"--labels {path}", reason, "give a text file with one class name a line")) from None
+    if text.lstrip().startswith(("[", "{")):
+        return _json_labels(path, text)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _json_labels(path: str, text: str) -> list[str]:
+    try:
+        given = json.loads(text)
+        if isinstance(given, dict):
+            given = [given[str(i)] for i in range(len(given))]
+        return [" ".join(n) if isinstance(n, list) else str(n) for n in given]
+    except (ValueError, KeyError):
+        remedy = 'write a list ["cat", "dog"] or an object {"0": "cat", "1": "dog"}'
+        raise OnnxLrpError(Problem(f"--labels {path}", "is not JSON with one name for every class", remedy)) from None

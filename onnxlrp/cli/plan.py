@@ -1,0 +1,49 @@
+"""`onnxlrp plan`: what convert would do, and every problem; nothing is written."""
+
+from __future__ import annotations
+
+import click
+
+from onnxlrp.cli.options import how_pictures_enter, read_preprocessing, read_rules, what_to_explain
+from onnxlrp.cli.table import table
+from onnxlrp.errors import OnnxLrpError
+from onnxlrp.explain.convert import Options, examine
+from onnxlrp.explain.plan import Step
+from onnxlrp.graph.facts import Facts
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@what_to_explain
+@how_pictures_enter
+def plan(
+    model: str, composite: str, rules: tuple[str, ...], input: str | None, output: str | None,
+    input_shape: list[int | None] | None, **pictures: object,
+) -> None:  # fmt: skip
+    """Show every layer of MODEL between image and scores, its rule and why, and every problem with its remedy."""
+    options = Options(
+        composite=composite,
+        rules=read_rules(rules),
+        input=input,
+        output=output,
+        input_shape=input_shape,
+        preprocess=read_preprocessing(**pictures),  # type: ignore[arg-type]
+    )
+    study = examine(model, options)
+    facts = study.facts
+    click.echo(
+        f"{facts.image} {_shape(facts, facts.image)} → {study.scores.tensor} {_shape(facts, study.scores.tensor)}\n"
+    )
+    click.echo(table(("layer", "nodes", "output", "rule", "why"), [_row(s, facts) for s in study.plan.steps]))
+    if study.plan.problems:
+        raise OnnxLrpError(*study.plan.problems)
+    click.echo(f"\n{len(study.plan.rules)} of {len(study.plan.steps)} layers have a rule; nothing stands in the way.")
+
+
+def _row(step: Step, facts: Facts) -> tuple[str, ...]:
+    layer = step.layer
+    return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), str(step.rule or "–"), step.why
+
+
+def _shape(facts: Facts, name: str) -> str:
+    return "×".join(str(d) for d in facts.shape(name)) if facts.known(name) else "?"

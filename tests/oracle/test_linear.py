@@ -1,0 +1,109 @@
+"""Every linear layer under every linear rule, against the restatement on the layer's dense matrix."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import zlib
+
+import numpy as np
+import pytest
+from onnxlrp.rules.catalogue import CATALOGUE
+from onnxlrp.rules.rule import LinearRule, Rule
+
+from . import cases
+from .emitting import relevance
+from .restatement import RESTATEMENTS, Restated, Stabilizer
+
+EPSILON = 0.05  # large enough to matter
+PARAMETERS: dict[str, dict[str, float]] = {
+    "alpha_beta": {"alpha": 2.0, "beta": 1.0},
+    "gamma": {"gamma": 0.25},
+    "zbox": {"low": -2.5, "high": 3.0},
+}
+LINEAR_RULES = sorted(
+    name for name, entry in CATALOGUE.items() if isinstance(entry.make(**PARAMETERS.get(name, {})), LinearRule)
+)
+VARIANTS = [("mixed", True), ("mixed", False), ("nonnegative", False), ("gated", False)]
+REPRESENTATIVE = ["conv_padded", "conv_groups_stride", "conv_bn", "gemm_transb", "matmul_3d_add", "add", "averagepool_padded"]
+BATCH = 2
+
+
+@functools.cache
+def measured(name: str, variant: str, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """image, x, y, W, b of a case in float64 but the image, for random numbers of a seed."""
+    proto = cases.case(name, variant)
+    generator = np.random.default_rng([zlib.crc32(name.encode()), seed])
+    image = generator.normal(size=cases.image_shape(proto, BATCH)).astype(np.float32)
+    found = cases.tensors(proto, image)
+    return image, found["x"], found["y"], *cases.dense(proto, found["x"])
+
+
+def drawn(name: str, variant: str, seed: int = 0) -> np.ndarray:
+    """Relevance to feed at the output; where that is a Relu's, a multiple of it, as relevance of a rectified unit is."""
+    y = measured(name, variant, seed)[2]
+    fed = np.random.default_rng([zlib.crc32(variant.encode()), seed]).normal(size=y.shape)
+    return (fed * np.maximum(y, 0) if variant == "gated" else fed).astype(np.float32)
+
+
+def make(name: str, **given: object) -> Rule:
+    """The catalogue's rule with the parameters of the tests."""
+    return CATALOGUE[name].make(**PARAMETERS.get(name, {}), **given)
+
+
+def restated(
+    name: str, variant: str, rule: str, seed: int, stab: Stabilizer, bias: str = "keep", **parameters: float
+) -> Restated:
+    """The same in float64, on the dense matrix."""
+    _, x, _, w, b = measured(name, variant, seed)
+    flat = np.asarray(x, np.float64).reshape(BATCH, -1)
+    r = np.asarray(drawn(name, variant, seed), np.float64).reshape(BATCH, -1)
+    given = {**PARAMETERS.get(rule, {}), **parameters}
+    return RESTATEMENTS[rule](flat, w, b if bias == "keep" else np.zeros_like(b), r, stab, **given)
+
+
+def sound_seed(name: str, variant: str, rule: str, stab: Stabilizer, bias: str = "keep") -> int:
+    """The first seed for which no denominator is so small that float32 may get its sign wrong."""
+    seeds = (s for s in range(20) if not restated(name, variant, rule, s, stab, bias).doubtful)
+    return next(seeds)
+
+
+def compared(found: np.ndarray, expected: Restated, floor: float = 1e-7) -> float:
+    """The largest error as a multiple of what float32 allows: 1 or less is right."""
+    assert found.dtype == np.float32
+    allowed = expected.error + floor * np.abs(expected.relevance).max() + 1e-30
+    difference = np.abs(found.reshape(expected.relevance.shape) - expected.relevance)
+    assert not np.isnan(difference).any(), "NaN in the relevance"
+    return float((difference / allowed).max())
+
+
+def test_every_linear_rule_is_restated() -> None:
+    """A rule without a restatement is a rule without a test."""
+    assert set(LINEAR_RULES) <= set(RESTATEMENTS), set(LINEAR_RULES) - set(RESTATEMENTS)
+
+
+@functools.cache
+def found(name: str, variant: str, folded: bool, rule: str) -> tuple[np.ndarray, Restated]:
+    """The product's relevance of x, and the restatement's."""
+    settings = {} if rule == "gradient" else {"epsilon": EPSILON}
+    stab = Stabilizer(EPSILON)
+    seed = sound_seed(name, variant, rule, stab)
+    result = relevance(
+        cases.case(name, variant), make(rule, **settings), measured(name, variant, seed)[0], drawn(name, variant, seed), folded
+    )
+    return result, restated(name, variant, rule, seed, stab)
+
+
+@pytest.mark.parametrize(("variant", "folded"), VARIANTS, ids=lambda v: v if isinstance(v, str) else "folded" if v else "nodes")
+@pytest.mark.parametrize("rule", LINEAR_RULES)
+@pytest.mark.parametrize("name", cases.names("linear"))
+def test_relevance_is_the_restatement(name: str, rule: str, variant: str, folded: bool) -> None:
+    """float32 relevance within its rounding error of the float64 restatement, and its sum as conservation has it."""
+    result, expected = found(name, variant, folded, rule)
+    assert compared(result, expected) <= 1
+    if rule != "gradient":
+        sums = result.reshape(BATCH, -1).astype(np.float64).sum(1)
+        assert np.all(np.abs(sums - expected.conserved) <= expected.error.sum(1) + 1e-7 * np.abs(expected.relevance).sum(1))
+
+
+STABILISERS = [("sign", 0.3), ("clip", 0.3), ("norm", 0.25)]
