@@ -19,6 +19,8 @@ VERSION = 1
 
 TARGET = "target"  # in:  int64 [N], the class to explain per sample, -1 = the predicted one
 RELEVANCE = "relevance"  # out: as the image input, relevance of each of its elements
+START = "start"  # in:  float [N, K], the relevance of each class score to start from (only with --start fed)
+CONDITION = "condition"  # in:  float [N, C], condition/<layer>, the channels that relevance may pass (optional)
 EXPLAINED = "explained"  # out: int64 [N], the class that was explained
 HEATMAP = "heatmap"  # out: [N, H, W], relevance summed over channels (optional)
 PREDICTED = -1  # the value of `target` that asks for the predicted class
@@ -30,6 +32,11 @@ def package_version() -> str:
         return metadata.version("onnxlrp")
     except metadata.PackageNotFoundError:  # a checkout that is not installed
         return "0+checkout"
+
+
+def condition_name(layer: str) -> str:
+    """The name of the input that masks the channels of `layer`."""
+    return f"{CONDITION}/{layer}"
 
 
 def tap_name(tensor: str) -> str:
@@ -45,7 +52,8 @@ KEY_RULES = "onnxlrp.rules"  # JSON {layer: rule}
 KEY_INPUT = "onnxlrp.input"  # name of the input explained
 KEY_OUTPUT = "onnxlrp.output"  # name of the output explained
 KEY_SCORES = "onnxlrp.scores"  # "logits" | "probabilities": what that output holds
-KEY_TARGET = "onnxlrp.target"  # "input" | "predicted" | "3": where the explained class comes from
+KEY_TARGET = "onnxlrp.target"  # "input" | "predicted" | "3" | "fed": where the explained class comes from
+KEY_START = "onnxlrp.start"  # "logit", "one-hot", …: the relevance of the class to start from
 KEY_PREPROCESS = "onnxlrp.preprocess"  # JSON of `Preprocessing`
 KEY_LABELS = "onnxlrp.labels"  # JSON list of class names
 

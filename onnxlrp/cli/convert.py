@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from onnxlrp.cli.options import (
-    how_pictures_enter,
-    read_labels,
-    read_preprocessing,
-    read_rules,
-    what_to_explain,
-)
+from onnxlrp.cli.options import how_pictures_enter, read_labels, read_options, what_to_explain
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
+from onnxlrp.explain.assemble import signature
 from onnxlrp.explain.target import Target
 from onnxlrp.graph.save import refuse_existing
+
+SHOWN = 6  # outputs named on the terminal
 
 
 @click.command()
@@ -38,39 +36,28 @@ from onnxlrp.graph.save import refuse_existing
     show_default=True,
     help="Where the class to explain comes from: an input of the explainer, the prediction, or always class N.",
 )
+@click.option("--targets-per-input", type=int, metavar="K", help="Explain K classes of each input in one run.")
 @click.option("--heatmap", is_flag=True, help="Also return relevance summed over channels.")
 @click.option("--labels", metavar="FILE", help="Class names, one a line or JSON; stored in the explainer.")
 @how_pictures_enter
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def convert(
-    model: str, path: str | None, composite: str, rules: tuple[str, ...], input: str | None, output: str | None,
-    input_shape: list[int | None] | None, taps: tuple[str, ...], activations: tuple[str, ...], target: str,
-    heatmap: bool, labels: str | None, force: bool, **pictures: object,
+    model: str, path: str | None, target: str, labels: str | None, force: bool, **given: Any
 ) -> None:  # fmt: skip
     """Turn the classifier MODEL into one ONNX file that also returns the relevance of every pixel."""
     destination = Path(path) if path else default_path(model)
     refuse_overwriting(model, destination)
     if Path(model).exists():
         refuse_existing(destination, force)
-    made = pipeline.convert(
-        model,
-        composite=composite,
-        rules=read_rules(rules),
-        input=input,
-        output=output,
-        input_shape=input_shape,
-        taps=taps,
-        activations=activations,
-        target=read_target(target),
-        heatmap=heatmap,
-        preprocess=read_preprocessing(**pictures),  # type: ignore[arg-type]
-        labels=read_labels(labels),
-    )
+    options = read_options(given)
+    made = pipeline.convert(model, target=read_target(target), labels=read_labels(labels), **options)
     files = made.save(destination, force)
     counts = f"{len(made.plan.rules)} layers explained by {made.plan.composite}"
     click.echo(f"Wrote {', '.join(f'{f} ({f.stat().st_size / 1e6:.1f} MB)' for f in files)}: {counts}.")
-    click.echo(f"Inputs:  {', '.join(pipeline.signature(made.model.graph.input))}")
-    click.echo(f"Outputs: {', '.join(pipeline.signature(made.model.graph.output))}")
+    click.echo(f"Inputs:  {', '.join(signature(made.model.graph.input))}")
+    outputs = signature(made.model.graph.output)
+    more = [f"and {len(outputs) - SHOWN} more"] if len(outputs) > SHOWN else []
+    click.echo(f"Outputs: {', '.join(outputs[:SHOWN] + more)}")
     click.echo(f"See it:  onnxlrp run {destination} IMAGE")
 
 

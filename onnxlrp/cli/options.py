@@ -12,9 +12,13 @@ import click
 
 from onnxlrp.contract import PREPROCESS_PRESETS, Preprocessing
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain.edits import INPUT
+from onnxlrp.explain.options import MAX_POOL, RESIDUAL
 from onnxlrp.explain.presets import DEFAULT
+from onnxlrp.explain.target import STARTS
 
 Command = Callable[..., Any]
+PICTURE_OPTIONS = ("preprocess", "mean", "std", "scale", "size", "layout", "color_order")
 
 
 def _all(*options: Command) -> Callable[[Command], Command]:
@@ -30,12 +34,26 @@ def _all(*options: Command) -> Callable[[Command], Command]:
 
 what_to_explain = _all(
     click.option(
-        "--composite", default=DEFAULT, show_default=True, metavar="NAME",
-        help="Which layer gets which rule; `onnxlrp composites` lists them.",
+        "--composite", default=DEFAULT, show_default=True, metavar="NAME|FILE",
+        help="Which layer gets which rule: a name that `onnxlrp composites` lists, or a TOML file.",
     ),
     click.option(
         "--rule", "rules", multiple=True, metavar="PATTERN=RULE",
         help="Rule for layers whose name or operator matches; may be repeated, wins over the composite.",
+    ),
+    click.option(
+        "--residual", metavar="MODE",
+        help=f"How a residual sum shares relevance: {', '.join(RESIDUAL)}.  [default: as the composite says]",
+    ),
+    click.option("--max-pool", metavar="MODE", help=f"Relevance at max pooling: {' or '.join(MAX_POOL)}."),
+    click.option("--start", metavar="KIND", help=f"Where relevance starts: {', '.join(STARTS)}."),
+    click.option(
+        "--keep", type=float, metavar="FRACTION",
+        help="Keep only this fraction of relevance, the largest values, at each weighted layer.",
+    ),
+    click.option(
+        "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
+        help="Relevance passes only these channels of a layer (3,17,42), or those that an input chooses (input).",
     ),
     click.option("--input", metavar="NAME", help="The image input, where the model has several."),
     click.option("--output", "output", metavar="NAME", help="The class scores, where the model has several outputs."),
@@ -54,6 +72,28 @@ how_pictures_enter = _all(
     click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Channels first or last."),
     click.option("--color-order", type=click.Choice(["RGB", "BGR", "L"]), help="Order of the channels; L is grey."),
 )  # fmt: skip
+
+
+def read_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The words of both groups of options as keyword arguments of `onnxlrp.convert`."""
+    named = {k: given.pop(k) for k in PICTURE_OPTIONS}
+    rules, conditions = read_rules(given.pop("rules")), read_conditions(given.pop("conditions"))
+    return {**given, "rules": rules, "conditions": conditions, "preprocess": read_preprocessing(**named)}
+
+
+def read_conditions(conditions: Sequence[str]) -> dict[str, list[int] | str]:
+    """--condition LAYER=CHANNELS, as {layer: channels}."""
+    found: dict[str, list[int] | str] = {}
+    for text in conditions:
+        layer, _, channels = text.rpartition("=")
+        numbers = [c.strip() for c in channels.split(",")]
+        if not layer or not (channels == INPUT or all(c.isdigit() for c in numbers)):
+            reason = "is not of the form LAYER=CHANNELS"
+            raise OnnxLrpError(
+                Problem(f"--condition {text}", reason, "for example --condition 'layer4=3,17' or layer4=input")
+            )
+        found[layer] = INPUT if channels == INPUT else [int(c) for c in numbers]
+    return found
 
 
 def read_rules(rules: Sequence[str]) -> dict[str, str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import click
 
-from onnxlrp.cli.options import how_pictures_enter, read_preprocessing, read_rules, what_to_explain
+from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain
 from onnxlrp.cli.table import table
 from onnxlrp.errors import OnnxLrpError
-from onnxlrp.explain.convert import Options, examine
+from onnxlrp.explain.composite_file import write
+from onnxlrp.explain.examine import examine
+from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Step
 from onnxlrp.graph.facts import Facts
 
@@ -16,20 +21,15 @@ from onnxlrp.graph.facts import Facts
 @click.argument("model", type=click.Path())
 @what_to_explain
 @how_pictures_enter
-def plan(
-    model: str, composite: str, rules: tuple[str, ...], input: str | None, output: str | None,
-    input_shape: list[int | None] | None, **pictures: object,
-) -> None:  # fmt: skip
+@click.option("--as-toml", is_flag=True, help="Print the composite as a TOML file to edit and use with --composite.")
+def plan(model: str, as_toml: bool, **given: Any) -> None:
     """Show every layer of MODEL between image and scores, its rule and why, and every problem with its remedy."""
-    options = Options(
-        composite=composite,
-        rules=read_rules(rules),
-        input=input,
-        output=output,
-        input_shape=input_shape,
-        preprocess=read_preprocessing(**pictures),  # type: ignore[arg-type]
-    )
+    options = Options(**read_options(given))
     study = examine(model, options)
+    if as_toml:
+        chosen = replace(study.composite, cases=(*options.overrides(), *study.composite.cases), start=study.start)
+        click.echo(write(chosen), nl=False)
+        return
     facts = study.facts
     click.echo(
         f"{facts.image} {_shape(facts, facts.image)} → {study.scores.tensor} {_shape(facts, study.scores.tensor)}\n"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from onnxlrp.explain.decompose import decompose
+from onnxlrp.explain.edits import Edit
 from onnxlrp.explain.plan import Plan
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance, Routing, Special
@@ -13,8 +15,13 @@ from onnxlrp.rules.catalogue import norm
 from onnxlrp.rules.rule import ActivationRule, LinearRule, PassRule, PoolingRule, Rule
 
 
-def propagate(build: Builder, plan: Plan, start: Mapping[str, Relevance]) -> dict[str, Relevance]:
-    """The relevance of every tensor on the way, by name; a tensor that gets none is missing."""
+def propagate(
+    build: Builder, plan: Plan, start: Mapping[str, Relevance], edits: Mapping[str, Edit] = MappingProxyType({})
+) -> dict[str, Relevance]:
+    """The relevance of every tensor on the way, by name; a tensor that gets none is missing.
+
+    `edits` change the relevance that reaches a tensor before it goes on.
+    """
     arrived: dict[str, list[Relevance]] = collections.defaultdict(list)
     totals: dict[str, Relevance] = {}
     for name, relevance in start.items():
@@ -24,7 +31,8 @@ def propagate(build: Builder, plan: Plan, start: Mapping[str, Relevance]) -> dic
         if not arrived[layer.output]:
             continue
         with build.scope(layer.name, str(step.rule or layer.kind)):
-            total = totals[layer.output] = _sum(build, arrived.pop(layer.output))
+            total = _sum(build, arrived.pop(layer.output))
+            total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
             parts = backward(build, layer, step.rule, total)
         if len(parts) != len(layer.inputs):
             raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")

@@ -7,17 +7,14 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain.composite import matches
+from onnxlrp.explain.options import Options
 from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape
 from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
-
-if TYPE_CHECKING:
-    from onnxlrp.explain.convert import Options
 
 RANKS = (3, 4, 5)  # [N, C, L], [N, C, H, W], [N, C, D, H, W], or with C last
 FEW = (1, 3, 4)  # numbers of channels that tell a channel axis from a spatial one
@@ -183,7 +180,8 @@ def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> l
 def taken_names(options: Options, model: Model) -> list[Problem]:
     """Names of the contract that the classifier uses for tensors of its own."""
     wanted = [contract.RELEVANCE, contract.EXPLAINED]
-    wanted += [contract.TARGET] if options.target == "input" else []
+    wanted += [contract.START] if options.start == "fed" else []
+    wanted += [contract.TARGET] if options.target == "input" and options.start != "fed" else []
     wanted += [contract.HEATMAP] if options.heatmap else []
     return [
         Problem(

@@ -14,13 +14,18 @@ MODULE_PATHS = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer stands. `first`: no weighted layer comes before it on some path from the image; `last`: none comes
-    behind it; `depth`: the share of the weighted layers that come before it, 0 for the first one."""
+    """Where a layer stands.
+
+    first  no weighted layer comes before it on some path from the image; last: none comes behind it
+    depth  the share of the weighted layers that come before it, 0 for the first one
+    skips  which inputs of a sum are identity skips: tensors that another of its inputs is computed from
+    """
 
     layer: Layer
     first: bool = False
     last: bool = False
     depth: float = 0.0
+    skips: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Case:
     pattern   a layer's name, one of its operators, or its module path, shell-style
     first     True for the first weighted layers only, last likewise
     depth     (low, high): the layer's depth is in low <= depth < high
+    identity_skip  True for sums that have an identity skip, False for those that have none
     """
 
     rule: Rule
@@ -39,6 +45,7 @@ class Case:
     first: bool | None = None
     last: bool | None = None
     depth: tuple[float, float] | None = None
+    identity_skip: bool | None = None
 
     def matches(self, place: Place) -> bool:
         """Whether the case holds for a layer."""
@@ -49,6 +56,7 @@ class Case:
             and (self.first is None or self.first == place.first)
             and (self.last is None or self.last == place.last)
             and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
+            and (self.identity_skip is None or self.identity_skip == any(place.skips))
         )
 
     def __str__(self) -> str:
@@ -57,6 +65,7 @@ class Case:
             {True: "last layer", False: "not the last layer", None: ""}[self.last],
             " or ".join(self.kind),
             f"matches {self.pattern}" if self.pattern else "",
+            {True: "with an identity skip", False: "without identity skip", None: ""}[self.identity_skip],
             f"depth {self.depth[0]:g} to {self.depth[1]:g}" if self.depth else "",
         ]
         return ", ".join(s for s in said if s) or "any layer"
@@ -65,8 +74,8 @@ class Case:
 def matches(pattern: str, layer: Layer) -> bool:
     """Whether a shell-style pattern is a layer's name, output, one of its nodes' names or operators, or module path."""
     names = {layer.name, layer.output, *layer.op_types, *(n.name for n in layer.nodes if n.name)}
-    paths = {p.value for n in layer.nodes for p in n.metadata_props if p.key in MODULE_PATHS}
-    return any(fnmatchcase(name, pattern) for name in names | paths)
+    names |= {p.value for n in layer.nodes for p in n.metadata_props if p.key in MODULE_PATHS}
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in names)
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,16 @@ class _Modified:
 
 
 def _modified(term: Term, layer: Linear, build: Builder) -> _Modified:
-    xs = tuple(modify(term.x, x, build, layer.channel) for x in layer.x)
+    skips = layer.skips or (False,) * len(layer.x)
+    xs = tuple(modify(term.x, x, build, layer.channel, skip) for x, skip in zip(layer.x, skips, strict=True))
     w = modify(term.w, layer.w, build) if any(x is not None for x in xs) else None
     return _Modified(xs, w, modify(term.b, layer.b, build), term.sign)
 
 
-def modify(modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, channel: int = 1) -> Symbol:
-    """v′: what a modifier makes of a tensor. A bound lies along the axis `channel`."""
+def modify(
+    modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, channel: int = 1, skip: bool = False
+) -> Symbol:
+    """v′: what a modifier makes of a tensor. A bound lies along the axis `channel`; `skip` marks an identity skip."""
     if isinstance(modifier, Bound):
         like = v if isinstance(v, Value) else build.constant(0.0)
         rank = len(build.facts.shape(like.name))
@@ -70,6 +73,7 @@ def modify(modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, c
         Part.ABSOLUTE: lambda: build.absolute(v),
         Part.SQUARE: lambda: build.mul(v, v),
         Part.ONES: lambda: ONE,
+        Part.MAIN: lambda: None if skip else ONE,
     }
     part = build.scale(modifier.gain, parts[modifier.part]())
     return build.add(build.scale(modifier.keep, v), part)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, matches
+from onnxlrp.explain.composite import Case, Composite, Place, matches
+from onnxlrp.explain.places import places
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, Routing, Special
 from onnxlrp.rules.rule import ActivationRule, Bound, InputRange, LinearRule, PassRule, Rule, Term
@@ -48,7 +48,7 @@ def plan(
     users = Composite("--rule", tuple(overrides))
     steps, problems = [], []
     for place in places(layers, facts):
-        layer = place.layer
+        layer = _with_skips(place)
         rule, why = users.rule_for(place)
         if rule is None:
             rule, why = composite.rule_for(place)
@@ -58,50 +58,24 @@ def plan(
         rule, unresolved = _with_bounds(layer, rule, preprocess)
         problems += unresolved
         steps.append(Step(layer, rule, why))
-    problems += [
-        Problem(f"--rule {case.pattern}={case.rule}", "matches no layer on the way", "see the names with: onnxlrp plan")
-        for case in overrides
-        if not any(matches(case.pattern, layer) for layer in layers)
-    ]
+    problems += [p for case in overrides for p in _unused(case, layers)]
     return Plan(composite.name, tuple(steps), tuple(problems))
 
 
-def places(layers: Sequence[Layer], facts: Facts) -> list[Place]:
-    """Every layer with where it stands among the weighted ones."""
-    before, after = _reached(layers, {facts.image}), _followed(layers)
-    weighted = [layer.name for layer in layers if layer.kind in WEIGHTED]
-    found, passed = [], 0
-    for layer in layers:
-        own = layer.kind in WEIGHTED
-        found.append(
-            Place(layer, own and layer.name in before, own and layer.name not in after, passed / max(len(weighted), 1))
-        )
-        passed += own
-    return found
+def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
+    """The problem with a case of the user's that no layer can meet, if it is one."""
+    if case.pattern and not any(matches(case.pattern, layer) for layer in layers):
+        thing, reason = f"--rule {case.pattern}={case.rule}", "matches no layer on the way"
+        return [Problem(thing, reason, "see the names with: onnxlrp plan")]
+    if case.kind and not any(layer.kind in case.kind for layer in layers):
+        reason = f"the model has no layer of kind {' or '.join(case.kind)} to give the rule {case.rule} to"
+        return [Problem("--residual" if "sum" in case.kind else "--max-pool", reason, "leave it out")]
+    return []
 
 
-def _reached(layers: Sequence[Layer], sources: set[str]) -> set[str]:
-    """Names of the weighted layers that some path from the sources reaches before any other."""
-    reached, found = set(sources), set()
-    for layer in layers:
-        if not reached.isdisjoint(layer.inputs):
-            if layer.kind in WEIGHTED:
-                found.add(layer.name)
-            else:
-                reached.add(layer.output)
-    return found
-
-
-def _followed(layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers that have a weighted one behind them."""
-    leading: set[str] = set()
-    found = set()
-    for layer in reversed(layers):
-        if layer.output in leading:
-            found.add(layer.name)
-        if layer.kind in WEIGHTED or layer.output in leading:
-            leading.update(layer.inputs)
-    return found
+def _with_skips(place: Place) -> Layer:
+    """The layer, a sum knowing which of its inputs are identity skips."""
+    return replace(place.layer, skips=place.skips) if type(place.layer) is Linear and place.skips else place.layer
 
 
 def _with_bounds(
@@ -116,13 +90,11 @@ def _with_bounds(
     low, high = preprocess.bounds()
 
     def filled(term: Term) -> Term:
-        return (
-            dataclasses.replace(term, x=Bound(high if term.x.high else low)) if isinstance(term.x, InputRange) else term
-        )
+        return replace(term, x=Bound(high if term.x.high else low)) if isinstance(term.x, InputRange) else term
 
-    shares = tuple(dataclasses.replace(s, terms=tuple(filled(t) for t in s.terms)) for s in rule.shares)
+    shares = tuple(replace(s, terms=tuple(filled(t) for t in s.terms)) for s in rule.shares)
     stated = {"low": list(low), "high": list(high), **dict(rule.parameters)}
-    return dataclasses.replace(rule, shares=shares, parameters=tuple(stated.items())), []
+    return replace(rule, shares=shares, parameters=tuple(stated.items())), []
 
 
 def unfit(layer: Layer, rule: Rule | None, facts: Facts) -> list[Problem]:

@@ -6,6 +6,7 @@ starts from what enters it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,31 +59,91 @@ def _is_scores(shape: tuple[int | str, ...]) -> bool:
     return len(shape) >= 2 and isinstance(shape[1], int) and all(d == 1 for d in shape[2:])
 
 
-def start(build: Builder, found: Scores, target: Target, kind: str = "logit") -> tuple[Relevance, Value]:
-    """The relevance that starts the walk and the class explained, int64 [N].
+STARTS: Mapping[str, str] = {
+    "logit": "the target's logit times its one-hot",
+    "one-hot": "the target's one-hot",
+    "contrastive": "max(0, R - R_dual), the dual spreading the logit over all other classes (CLRP, Gu et al. 2018)",
+    "softmax-gradient": "y_t (1 - y_t) at the target, -y_t y_n elsewhere (SGLRP, Iwana et al. 2019)",
+    "fed": f"an input `{contract.START}` of the scores' shape",
+}
 
-    `kind` is "logit" (the target's logit times its one-hot) or "one-hot".
+
+def start(build: Builder, found: Scores, explained: Value | None, kind: str) -> list[Relevance]:
+    """The relevance that starts each walk, by a kind of `STARTS`; for `contrastive` the second is the dual's.
+
+    `explained` is the class, int64 [N] (None for `fed`).
     """
     logits = build.tensor(found.tensor)
-    rank = len(build.facts.shape(found.tensor))
-    with build.scope("target", f"target: {target}"):
-        matrix = logits if rank == 2 else build.reshape(logits, (build.facts.shape(found.tensor)[0], found.classes))
-        explained = _explained(build, matrix, target, found.classes)
+    with build.scope("start", f"start: {kind}"):
+        if kind == "fed" or explained is None:
+            fed = Value(contract.START, logits.element_type)
+            return [Relevance(_as_scores(build, found, fed))]
+        matrix = score_matrix(build, found)
         column = build.op("Unsqueeze", explained, build.integers([1]))
-        hot = build.op(
-            "Equal", column, build.constant(np.arange(found.classes)[None], TensorProto.INT64), step="is_target"
+        classes = build.constant(np.arange(found.classes)[None], TensorProto.INT64)
+        hot = build.op("Cast", build.op("Equal", column, classes), to=logits.element_type, step="one_hot")
+        seeds = _SEEDS[kind](build, matrix, hot, found.classes)
+        gate = logits if kind == "logit" else None
+        return [Relevance(_as_scores(build, found, seed), gate) for seed in seeds]
+
+
+def _logit(build: Builder, scores: Value, hot: Value, classes: int) -> list[Value]:
+    return [build.op("Mul", scores, hot, step="relevance")]
+
+
+def _one_hot(build: Builder, scores: Value, hot: Value, classes: int) -> list[Value]:
+    return [hot]
+
+
+def _contrastive(build: Builder, scores: Value, hot: Value, classes: int) -> list[Value]:
+    """The target's logit at the target; and evenly over all other classes."""
+    own = build.op("Mul", scores, hot, step="relevance")
+    total = build.op("ReduceSum", own, build.integers([1]), keepdims=1)
+    others = build.op("Sub", build.constant(1.0, hot), hot)
+    share = build.op("Mul", others, build.constant(1.0 / max(classes - 1, 1), hot))
+    return [own, build.op("Mul", total, share, step="dual")]
+
+
+def _softmax_gradient(build: Builder, scores: Value, hot: Value, classes: int) -> list[Value]:
+    """y_t (δ_tn - y_n): the gradient of the target's probability by the logits."""
+    y = build.op("Softmax", scores, axis=1)
+    own = build.op("ReduceSum", build.op("Mul", y, hot), build.integers([1]), keepdims=1)
+    return [build.op("Mul", own, build.op("Sub", hot, y), step="relevance")]
+
+
+_SEEDS = {
+    "logit": _logit,
+    "one-hot": _one_hot,
+    "contrastive": _contrastive,
+    "softmax-gradient": _softmax_gradient,
+}
+
+
+def score_matrix(build: Builder, found: Scores) -> Value:
+    """The scores as [N, K]."""
+    shape, scores = build.facts.shape(found.tensor), build.tensor(found.tensor)
+    return scores if len(shape) == 2 else build.reshape(scores, (shape[0], found.classes))
+
+
+def _as_scores(build: Builder, found: Scores, matrix: Value) -> Value:
+    """[N, K] in the scores' own shape."""
+    shape = build.facts.shape(found.tensor)
+    return matrix if len(shape) == 2 else build.reshape(matrix, shape)
+
+
+def explained_class(build: Builder, found: Scores, target: Target, kind: str, per_input: int = 0) -> Value:
+    """The class to explain, int64 [N], or [N, `per_input`] where several are asked for."""
+    with build.scope("target", f"target: {target}"):
+        if kind == "fed":
+            fed = Value(contract.START, build.tensor(found.tensor).element_type)
+            return build.op("ArgMax", fed, axis=1, keepdims=0, step="explained")
+        predicted = build.op(
+            "ArgMax", score_matrix(build, found), axis=1, keepdims=int(per_input > 0), step="predicted"
         )
-        relevance = build.op("Cast", hot, to=logits.element_type, step="one_hot")
-        if kind == "logit":
-            relevance = build.op("Mul", matrix, relevance, step="relevance")
-        if rank > 2:
-            relevance = build.reshape(relevance, build.facts.shape(found.tensor))
-    return Relevance(relevance, logits if kind == "logit" else None), explained
+        return _chosen(build, predicted, target)
 
 
-def _explained(build: Builder, logits: Value, target: Target, classes: int) -> Value:
-    """int64 [N]."""
-    predicted = build.op("ArgMax", logits, axis=1, keepdims=0, step="predicted")
+def _chosen(build: Builder, predicted: Value, target: Target) -> Value:
     if target == "predicted":
         return predicted
     if target == "input":

@@ -265,9 +265,9 @@ class Builder:
         self._notes[node.name] = "output"
         return result
 
-    def finish(self, outputs: Sequence[Value]) -> tuple[gs.Graph, dict[str, TensorProto], dict[str, str]]:
-        """The graph that computes `outputs`, the constants it may read by name, and each node's note."""
-        self._graph.outputs = [self._surgeon(v) for v in outputs]
+    def finish(self, outputs: Sequence[str]) -> tuple[gs.Graph, dict[str, TensorProto], dict[str, str]]:
+        """The graph that computes the outputs of these names, the constants it may read, and each node's note."""
+        self._graph.outputs = [self._tensors[name] for name in outputs]
         made = {t.name for n in self._graph.nodes for t in n.outputs}
         self._graph.inputs = [t for name, t in self._tensors.items() if name not in made]
         return self._graph, self._initial, self._notes

@@ -78,6 +78,7 @@ class Linear(Layer):
     out_axis: int | None = None
     in_axis: int | None = None
     channel: int = 1
+    skips: tuple[bool, ...] = ()  # which inputs of a sum are identity skips
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from onnx import NodeProto
@@ -70,7 +71,7 @@ def concat(node: NodeProto, build: Builder) -> Routing:
     ends = np.cumsum([0, *(int(s[axis]) for s in shapes)])
 
     def back(r: Value) -> tuple[Value, ...]:
-        return tuple(build.slice(r, axis, int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False))
+        return tuple(build.slice(r, axis, int(a), int(b)) for a, b in pairwise(ends))
 
     return _routing(node, tuple(node.input), back)
 

@@ -20,6 +20,7 @@ from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.rules.rule import (
     ABSOLUTE,
     ALL,
+    MAIN,
     NEGATIVE,
     NOTHING,
     ONES,
@@ -195,6 +196,12 @@ def ratio() -> Shares:
 def equal() -> Shares:
     """The same share for every input of a residual sum."""
     return (Share((Term(ONES, ABSOLUTE),)),)
+
+
+@linear
+def main() -> Shares:
+    """For residual sums: all to the main branch, nothing to an identity skip."""
+    return (Share((Term(MAIN, ABSOLUTE),)),)
 
 
 def gradient() -> GradientRule:

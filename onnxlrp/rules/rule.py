@@ -25,6 +25,7 @@ class Part(Enum):
     ABSOLUTE = "|v|"
     SQUARE = "v²"
     ONES = "1"
+    MAIN = "1 on the main branch, 0 on identity skips"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class InputRange:
 
 NOTHING, ALL = Modifier(Part.ZERO), Modifier(Part.ALL)
 POSITIVE, NEGATIVE, ABSOLUTE = Modifier(Part.POSITIVE), Modifier(Part.NEGATIVE), Modifier(Part.ABSOLUTE)
-SQUARE, ONES = Modifier(Part.SQUARE), Modifier(Part.ONES)
+SQUARE, ONES, MAIN = Modifier(Part.SQUARE), Modifier(Part.ONES), Modifier(Part.MAIN)
 
 
 @dataclass(frozen=True)

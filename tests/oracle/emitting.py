@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from unittest import mock
 
 import numpy as np
-import onnx
 from onnx import ModelProto, TensorProto, helper
 
 from onnxlrp.explain.backward import propagate
-from onnxlrp.explain.composite import Case, Composite
-from onnxlrp.explain.plan import plan
+from onnxlrp.explain.plan import Plan, Step, unfit
 from onnxlrp.explain.view import view
 from onnxlrp.graph.build import Builder, Value, export
-from onnxlrp.graph.facts import infer
+from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import load
 from onnxlrp.graph.tidy import tidy
-from onnxlrp.layers.registry import Layer, Relevance
+from onnxlrp.layers.registry import Layer, Linear, Relevance, Routing, Special
 from onnxlrp.rules.catalogue import CATALOGUE
 from onnxlrp.rules.rule import LinearRule, PoolingRule, Rule
 
@@ -26,7 +24,6 @@ from . import cases
 
 PASS, NORM, WINNER = (CATALOGUE[name].make() for name in ("pass", "norm", "winner"))
 FED = "fed"
-NOTHING = "nothing"
 
 
 @contextlib.contextmanager
@@ -65,42 +62,62 @@ def extended(proto: ModelProto, build: Builder, outputs: Mapping[str, Value], fe
     result.graph.input.extend(helper.make_tensor_value_info(v.name, v.element_type, None) for v in fed if v.name in used)
     del result.graph.output[:]
     result.graph.output.extend(helper.make_tensor_value_info(v.name, v.element_type, None) for v in shown)
-    onnx.checker.check_model(result)
     return result
 
 
-def composite(rule: Rule) -> Composite:
-    """One rule for every layer of the kind it is for; activations, and diagonal layers before x, pass."""
-    linear = rule if isinstance(rule, LinearRule) else NORM
-    pooling = rule if isinstance(rule, PoolingRule) else WINNER
-    first = Case(PASS, pattern="before_*")
-    return Composite("oracle", (first, Case(PASS, ("activation",)), Case(pooling, ("max pooling",)), Case(linear)))
+def planned(layers: Sequence[Layer], rule: Rule, facts: Facts) -> Plan:
+    """One rule for every layer of the kind it is for; activations pass, and so do the layers that lead to x."""
+    steps = []
+    behind_x = False
+    for layer in layers:
+        behind_x = behind_x or "x" in layer.inputs
+        chosen: Rule | None = PASS
+        if isinstance(layer, Routing):
+            chosen = None
+        elif isinstance(layer, Special):
+            chosen = rule if isinstance(rule, PoolingRule) else WINNER
+        elif isinstance(layer, Linear) and behind_x:
+            chosen = rule if isinstance(rule, LinearRule) else NORM
+        assert not unfit(layer, chosen, facts)
+        steps.append(Step(layer, chosen, "the test says so"))
+    return Plan("oracle", tuple(steps), ())
 
 
-def explainer(proto: ModelProto, rule: Rule, folded: bool = True) -> ModelProto:
-    """The model with relevance `fed` at its output and `relevance`, what reaches the tensor x. Fed at a Relu's output,
-    relevance is taken to vanish where that does. Without any relevance (zero by algebra), an output `nothing`."""
+def relevances(
+    proto: ModelProto, rules: Mapping[str, Rule], image: np.ndarray, fed: np.ndarray, folded: bool = True
+) -> dict[str, np.ndarray | Exception]:
+    """The relevance of the tensor x under each rule, for an image and the relevance fed at the output; what a rule
+    raised where it did. Fed at a Relu's output, relevance is taken to vanish where that does."""
+    results: dict[str, np.ndarray | Exception] = {}
+    reached: dict[str, Value] = {}
     with weights(folded):
         build, found = layers_of(proto)
         output = proto.graph.output[0].name
-        planned = plan(found, composite(rule), [], build.facts)
-        assert not planned.problems, planned.problems
-        element_type = build.facts.element_type(output)
-        fed = Value(FED, element_type)
+        source = Value(FED, build.facts.element_type(output))
         gate = build.tensor(output) if found[-1].kind == "activation" else None
-        totals = propagate(build, planned, {output: Relevance(fed, gate)})
-        if "x" not in totals:
-            return extended(proto, build, {NOTHING: build.tensor("x")}, [])
-        return extended(proto, build, {"relevance": totals["x"].value}, [fed])
+        for name, rule in rules.items():
+            try:
+                totals = propagate(build, planned(found, rule, build.facts), {output: Relevance(source, gate)})
+            except Exception as error:  # reported by the test of that rule
+                results[name] = error
+                continue
+            reached[name] = totals["x"].value if "x" in totals else build.op("Sub", build.tensor("x"), build.tensor("x"))
+        model = extended(proto, build, {f"relevance/{name}": value for name, value in reached.items()}, [source])
+    outputs = cases.run(model, fitting(model, {proto.graph.input[0].name: image, FED: fed}))
+    return results | {name: outputs[f"relevance/{name}"] for name in reached}
 
 
 def relevance(proto: ModelProto, rule: Rule, image: np.ndarray, fed: np.ndarray, folded: bool = True) -> np.ndarray:
-    """The relevance of x for an image and the relevance fed at the output."""
-    model = explainer(proto, rule, folded)
-    given = {v.name for v in model.graph.input}
-    feeds = {k: v for k, v in ((proto.graph.input[0].name, image), (FED, fed)) if k in given}
-    results = cases.run(model, feeds)
-    return results["relevance"] if "relevance" in results else np.zeros_like(results[NOTHING])
+    """The same for one rule."""
+    result = relevances(proto, {"alone": rule}, image, fed, folded)["alone"]
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def fitting(model: ModelProto, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The feeds that the model has inputs for: what vanishes by algebra reads nothing."""
+    return {v.name: feeds[v.name] for v in model.graph.input}
 
 
 def emitted(
@@ -115,6 +132,4 @@ def emitted(
         build, found = layers_of(proto)
         values = make(build, found[-1])
         model = extended(proto, build, values, [Value(name, TensorProto.FLOAT) for name in fed])
-    given = {v.name for v in model.graph.input}
-    feeds = {k: v for k, v in {proto.graph.input[0].name: image, **fed}.items() if k in given}
-    return cases.run(model, feeds)
+    return cases.run(model, fitting(model, {proto.graph.input[0].name: image, **fed}))

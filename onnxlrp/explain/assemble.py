@@ -1,0 +1,101 @@
+"""The explainer put together: the classifier as it was, the relevance part appended, and our own output distrusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import onnx
+from onnx import ModelProto, NodeProto, helper
+
+from onnxlrp import contract
+from onnxlrp.explain import choose
+from onnxlrp.explain.emit import Part, Port
+from onnxlrp.explain.examine import Study
+from onnxlrp.graph.facts import Facts
+from onnxlrp.graph.model import skeleton
+
+IR = 8  # the lowest that opset 17 needs; what exporters write by default is newer than runtimes read
+
+
+def assemble(study: Study, part: Part) -> ModelProto:
+    """The classifier's proto with the relevance part appended to it, checked.
+
+    The forward nodes stay first, in order and byte for byte; the checker and strict shape inference accept the whole.
+    """
+    proto = study.model.proto
+    graph = proto.graph
+    before = frozen(graph.node)
+    weights = {t.name for t in graph.initializer}
+    inputs = [v for v in graph.input if v.name not in weights]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    _declare_input_shape(graph, study.facts)
+    graph.input.extend(map(_value_info, part.inputs))
+    graph.node.extend(part.nodes)
+    graph.initializer.extend(part.constants)
+    graph.output.extend(map(_value_info, part.outputs))
+    graph.output.extend(_activations(study))
+    proto.ir_version = max(proto.ir_version, IR)
+    helper.set_model_props(proto, {**study.model.metadata, **_metadata(study)})
+    onnx.checker.check_model(skeleton(proto), full_check=True)
+    if before != frozen(graph.node[: len(before)]):
+        raise AssertionError("the classifier's nodes were changed")
+    return proto
+
+
+def frozen(nodes: Sequence[NodeProto]) -> list[bytes]:
+    """Nodes as bytes, for telling whether two graphs are the same."""
+    return [n.SerializeToString(deterministic=True) for n in nodes]
+
+
+def signature(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
+    """Graph inputs or outputs as a person reads them: `relevance float32 [N, 3, 224, 224]`."""
+    described = []
+    for value in values:
+        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        dims = ", ".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
+        described.append(f"{value.name} {kind} [{dims}]")
+    return described
+
+
+def _value_info(port: Port) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(port.name, port.element_type, list(port.shape))
+
+
+def _activations(study: Study) -> list[onnx.ValueInfoProto]:
+    """The intermediate tensors that the user wants to see."""
+    facts, listed = study.facts, {o.name for o in study.model.outputs}
+    names = [n for n in choose.activated(study.options.activations, study.model) if n not in listed]
+    return [_value_info(Port(n, facts.element_type(n), facts.shape(n))) for n in names if facts.known(n)]
+
+
+def _declare_input_shape(graph: onnx.GraphProto, facts: Facts) -> None:
+    """Write the image input's shape where the classifier left it open and the user fixed it."""
+    value = next(v for v in graph.input if v.name == facts.image)
+    for dim, size in zip(value.type.tensor_type.shape.dim, facts.shape(facts.image), strict=True):
+        if isinstance(size, int):
+            dim.dim_value = size
+        elif not dim.dim_param:
+            dim.dim_param = size
+
+
+def _metadata(study: Study) -> dict[str, str]:
+    """What a host program must know beyond tensors."""
+    options = study.options
+    pairs = {
+        contract.KEY_CONTRACT: str(contract.VERSION),
+        contract.KEY_VERSION: contract.package_version(),
+        contract.KEY_COMPOSITE: study.plan.composite,
+        contract.KEY_RULES: json.dumps(study.plan.rules),
+        contract.KEY_INPUT: study.facts.image,
+        contract.KEY_OUTPUT: study.output,
+        contract.KEY_SCORES: "probabilities" if study.scores.squashed else "logits",
+        contract.KEY_TARGET: "fed" if study.start == "fed" else str(options.target),
+        contract.KEY_START: study.start,
+    }
+    if options.preprocess is not None:
+        pairs[contract.KEY_PREPROCESS] = options.preprocess.to_json()
+    if options.labels is not None:
+        pairs[contract.KEY_LABELS] = json.dumps(list(options.labels), ensure_ascii=False)
+    return pairs

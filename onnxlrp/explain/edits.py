@@ -1,0 +1,98 @@
+"""What may happen to relevance on its way, where it reaches a layer's output: only chosen channels go on (concept
+relevance, Achtibat et al. 2023), or only the largest values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from onnxlrp import contract
+from onnxlrp.errors import Problem
+from onnxlrp.explain.composite import WEIGHTED, matches
+from onnxlrp.graph.build import Builder, Value
+from onnxlrp.graph.facts import Facts, Shape
+from onnxlrp.layers.registry import Layer, Relevance
+
+Edit = Callable[[Relevance], Relevance]
+INPUT = "input"  # the channels come from an input of the explainer
+Conditions = Mapping[str, Sequence[int] | str]  # pattern -> channels, or INPUT
+
+
+def edits(build: Builder, layers: Sequence[Layer], keep: float | None, conditions: Conditions) -> dict[str, Edit]:
+    """By tensor, what happens to the relevance that reaches it."""
+    found: dict[str, Edit] = {}
+    for layer in layers:
+        steps: list[Edit] = []
+        for pattern, channels in conditions.items():
+            if matches(pattern, layer):
+                steps.append(_masking(build, layer, channels))
+        if keep is not None and layer.kind in WEIGHTED:
+            steps.append(_keeping(build, build.facts.shape(layer.output), keep))
+        if steps:
+            found[layer.output] = _chained(steps)
+    return found
+
+
+def _chained(steps: Sequence[Edit]) -> Edit:
+    def edit(r: Relevance) -> Relevance:
+        for step in steps:
+            r = step(r)
+        return r
+
+    return edit
+
+
+def _masking(build: Builder, layer: Layer, channels: Sequence[int] | str) -> Edit:
+    """R times 1 at the chosen channels (axis 1) and 0 elsewhere."""
+    shape = build.facts.shape(layer.output)
+    count, rest = int(shape[1]), [1] * (len(shape) - 2)
+
+    def edit(r: Relevance) -> Relevance:
+        if channels == INPUT:
+            mask = Value(contract.condition_name(layer.name), r.value.element_type)
+            mask = build.op("Reshape", mask, build.integers([-1, count, *rest])) if rest else mask
+        else:
+            chosen = np.isin(np.arange(count), np.asarray(channels, int)).reshape(1, count, *rest)
+            mask = build.constant(chosen, r.value)
+        return Relevance(build.op("Mul", r.value, mask, step="condition"), r.gate)
+
+    return edit
+
+
+def _keeping(build: Builder, shape: Shape, keep: float) -> Edit:
+    """Only the largest fraction of each sample's values; the rest is zero."""
+    size = math.prod(int(d) for d in shape[1:])
+    count = max(1, math.floor(keep * size))
+
+    def edit(r: Relevance) -> Relevance:
+        flat = build.reshape(r.value, (shape[0], size))
+        largest = build.ops(
+            "TopK", flat, build.integers([count]), outputs=2, axis=1, largest=1, sorted=1, step="largest"
+        )[0]
+        least = build.reshape(build.slice(largest, 1, count - 1, count), (shape[0], *[1] * (len(shape) - 1)))
+        kept = build.op("GreaterOrEqual", r.value, least)
+        return Relevance(build.op("Where", kept, r.value, build.constant(0.0, r.value), step="kept"), r.gate)
+
+    return edit
+
+
+def problems(layers: Sequence[Layer], keep: float | None, conditions: Conditions, facts: Facts) -> list[Problem]:
+    """What is wrong with the wishes."""
+    found = []
+    if keep is not None and not 0 < keep <= 1:
+        found.append(
+            Problem(f"--keep {keep:g}", "is not a fraction above 0 and up to 1", "0.1 keeps the largest tenth")
+        )
+    for pattern, channels in conditions.items():
+        meant = [layer for layer in layers if matches(pattern, layer)]
+        if not meant:
+            found.append(Problem(f"--condition {pattern}", "matches no layer on the way", "see: onnxlrp plan"))
+        for layer in meant:
+            count = facts.shape(layer.output)[1]
+            wrong = [c for c in channels if not 0 <= c < int(count)] if not isinstance(channels, str) else []
+            if wrong:
+                reason = f"{layer.name} has {count} channels, and no number {wrong[0]}"
+                found.append(Problem(f"--condition {pattern}", reason, f"choose 0 to {int(count) - 1}"))
+    return found

@@ -1,0 +1,136 @@
+"""The relevance part: walks from the scores to the image, and the explainer's new inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto, TensorProto
+
+from onnxlrp import contract
+from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain import choose
+from onnxlrp.explain.backward import propagate
+from onnxlrp.explain.composite import matches
+from onnxlrp.explain.edits import INPUT, Conditions, edits
+from onnxlrp.explain.examine import Study
+from onnxlrp.explain.target import explained_class, start
+from onnxlrp.graph.build import Builder, Value, export
+from onnxlrp.graph.facts import Shape
+from onnxlrp.graph.tidy import tidy
+from onnxlrp.layers.registry import Layer
+
+
+@dataclass(frozen=True)
+class Port:
+    """One of the explainer's inputs or outputs: name, TensorProto.DataType and shape."""
+
+    name: str
+    element_type: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes and constants to append to a classifier, and the inputs and outputs that they bring."""
+
+    nodes: list[NodeProto]
+    constants: list[TensorProto]
+    inputs: list[Port]
+    outputs: list[Port]
+
+
+def emit(study: Study) -> Part:
+    """Everything the explainer computes beyond the classifier."""
+    build, facts, options = study.build, study.facts, study.options
+    many = options.targets_per_input or 0
+    shape = facts.shape(facts.image)
+    taps = choose.tapped(options.taps, [s.layer for s in study.plan.steps])
+    explained = explained_class(build, study.scores, options.target, study.start, many)
+    walks = [_walk(study, _column(build, explained, k, many), [*taps, facts.image]) for k in range(max(many, 1))]
+    stacked = {name: _stack(build, [w[name] for w in walks], many) for name in [*taps, facts.image]}
+    inserted: Shape = (many,) if many else ()
+
+    def port(value: Value, name: str, of: Shape) -> Port:
+        named = build.output(value, name)
+        return Port(name, named.element_type, (of[0], *inserted, *of[1:]))
+
+    relevance = stacked[facts.image]
+    outputs = [port(relevance, contract.RELEVANCE, shape), port(explained, contract.EXPLAINED, shape[:1])]
+    if options.heatmap:
+        axis = choose.channel_axis(shape, options.preprocess)
+        summed = build.op("ReduceSum", relevance, build.integers([axis + len(inserted)]), keepdims=0, step="heatmap")
+        outputs.append(port(summed, contract.HEATMAP, shape[:axis] + shape[axis + 1 :]))
+    outputs += [port(stacked[name], contract.tap_name(name), facts.shape(name)) for name in taps]
+    graph, constants, notes = build.finish([p.name for p in outputs])
+    graph = tidy(graph)
+    used = {i.name for n in graph.nodes for i in n.inputs}
+    return Part(
+        export(graph, notes), [t for name, t in constants.items() if name in used], _inputs(study, inserted), outputs
+    )
+
+
+def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Value]:
+    """The relevance of the wanted tensors for one class a sample."""
+    build, facts, options = study.build, study.facts, study.options
+    changes = edits(build, [s.layer for s in study.plan.steps], options.keep, options.conditions)
+    runs = [
+        propagate(build, study.plan, {study.scores.tensor: first}, changes)
+        for first in start(build, study.scores, explained, study.start)
+    ]
+    if any(facts.image not in totals for totals in runs):
+        remedy = "choose other rules for its layers"
+        raise OnnxLrpError(Problem(f"input {facts.image}", "no relevance reaches it", remedy))
+    found = {}
+    for name in wanted:
+        values = [totals[name].value if name in totals else _nothing(build, name) for totals in runs]
+        found[name] = values[0] if len(values) == 1 else _above(build, *values)
+        if name == facts.image and study.composite.times_input:
+            found[name] = build.op("Mul", found[name], build.tensor(name))
+    return found
+
+
+def _nothing(build: Builder, name: str) -> Value:
+    """Zeros of a tensor's shape, for one that no relevance reaches."""
+    tensor = build.tensor(name)
+    return build.op("Where", build.constant(False, TensorProto.BOOL), tensor, build.constant(0.0, tensor))
+
+
+def _above(build: Builder, own: Value, dual: Value) -> Value:
+    """max(0, R - R_dual)."""
+    return build.op("Relu", build.op("Sub", own, dual), step="contrast")
+
+
+def _column(build: Builder, explained: Value, k: int, many: int) -> Value:
+    """The k-th of several targets, [N]."""
+    if not many:
+        return explained
+    return build.op("Squeeze", build.slice(explained, 1, k, k + 1), build.integers([1]))
+
+
+def _stack(build: Builder, values: Sequence[Value], many: int) -> Value:
+    """[N, …] for each target as [N, K, …]."""
+    if not many:
+        return values[0]
+    return build.op("Concat", *(build.op("Unsqueeze", v, build.integers([1])) for v in values), axis=1)
+
+
+def _inputs(study: Study, inserted: Shape) -> list[Port]:
+    """What a host has to feed beyond the image."""
+    facts, options = study.facts, study.options
+    batch = facts.shape(facts.image)[0]
+    ports = []
+    if study.start == "fed":
+        element_type = facts.element_type(study.scores.tensor)
+        ports.append(Port(contract.START, element_type, (batch, study.scores.classes)))
+    elif options.target == "input":
+        ports.append(Port(contract.TARGET, TensorProto.INT64, (batch, *inserted)))
+    for layer in (s.layer for s in study.plan.steps):
+        if INPUT in _conditions_on(layer, options.conditions):
+            shape = facts.shape(layer.output)
+            ports.append(Port(contract.condition_name(layer.name), facts.element_type(layer.output), (batch, shape[1])))
+    return ports
+
+
+def _conditions_on(layer: Layer, conditions: Conditions) -> list[object]:
+    return [channels for pattern, channels in conditions.items() if matches(pattern, layer)]

@@ -1,0 +1,107 @@
+"""A classifier examined before anything is emitted: its facts, its layers with their rules, what stands in the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from onnxlrp.errors import Problem, raise_if_any
+from onnxlrp.explain import choose, edits
+from onnxlrp.explain.composite import Composite
+from onnxlrp.explain.composite_file import read
+from onnxlrp.explain.options import MAX_POOL, RESIDUAL, Options
+from onnxlrp.explain.plan import Plan, plan
+from onnxlrp.explain.presets import named
+from onnxlrp.explain.target import STARTS, Scores, scores
+from onnxlrp.explain.view import view
+from onnxlrp.graph.build import Builder
+from onnxlrp.graph.facts import Facts, infer
+from onnxlrp.graph.model import Model, load
+from onnxlrp.graph.upgrade import upgrade
+from onnxlrp.rules.catalogue import suggest
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is known of a classifier and of the wishes for it. `options` are completed from the model's metadata."""
+
+    model: Model
+    facts: Facts
+    build: Builder
+    output: str
+    scores: Scores
+    plan: Plan
+    composite: Composite
+    options: Options
+
+    @property
+    def start(self) -> str:
+        """Where relevance starts: as asked for, else as the composite has it."""
+        return self.options.start or self.composite.start
+
+
+def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Options) -> Study:
+    """Load, look at and plan; nothing is emitted. Problems with single layers are in `.plan.problems`.
+
+    Raises `OnnxLrpError` for what makes even a plan impossible (no ONNX file, no image input, bad options).
+    """
+    raise_if_any(_bad_words(options))
+    composite = _composite(options.composite)
+    overrides = options.overrides()
+    model = source if isinstance(source, Model) else upgrade(load(source))
+    image = choose.image_input(model, options.input)
+    facts = infer(model, image, {image: choose.input_shape(model, image, options.input_shape)})
+    output = choose.score_output(model, facts, options.output)
+    found = scores(facts, output)
+    options = choose.with_metadata(options, model.metadata, facts.shape(image))
+    choose.check_target(options.target, found.classes)
+    choose.check_labels(options.labels, found.classes)
+    build = Builder(facts)
+    layers, problems = view(build, found.tensor)
+    if problems:
+        planned = plan(layers, composite, [], facts, options.preprocess)
+    else:
+        planned = plan(layers, composite, overrides, facts, options.preprocess)
+        problems = [
+            *planned.problems,
+            *choose.unmatched_taps(options, layers, model),
+            *choose.taken_names(options, model),
+        ]
+        problems += edits.problems(layers, options.keep, options.conditions, facts)
+    planned = replace(planned, problems=tuple(problems))
+    return Study(model, facts, build, output, found, planned, composite, options)
+
+
+def _composite(given: str | Composite) -> Composite:
+    """A composite, a preset by name, or a file."""
+    if isinstance(given, Composite):
+        return given
+    return read(Path(given)) if given.endswith(".toml") else named(given)
+
+
+def _bad_words(options: Options) -> list[Problem]:
+    """Options whose word is none of those there are, and options that exclude each other."""
+    tables: list[tuple[str, str | None, Mapping[str, object]]] = [
+        ("residual", options.residual, RESIDUAL),
+        ("max-pool", options.max_pool, MAX_POOL),
+        ("start", options.start, STARTS),
+    ]
+    found = [
+        Problem(f"--{name} {word}", "is none of the choices", suggest(word, valid))
+        for name, word, valid in tables
+        if word is not None and word not in valid
+    ]
+    many = options.targets_per_input
+    if many is not None and many < 1:
+        found.append(Problem(f"--targets-per-input {many}", "is not a positive number", "leave it out for one"))
+    if many is not None and (options.target != "input" or options.start == "fed"):
+        reason = "needs the target as an input"
+        found.append(Problem(f"--targets-per-input {many}", reason, "leave out --target and --start fed"))
+    if options.start == "fed" and options.target != "input":
+        reason = "relevance is fed, so there is no target to choose"
+        found.append(Problem(f"--target {options.target}", reason, "leave out --target or --start fed"))
+    return found
