@@ -25,6 +25,15 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
+try:
+    import torchvision
+except RuntimeError:  # without its compiled operators; none is needed, but two must have been declared
+    for _operator in ("nms", "qnms"):
+        torch.library.define(
+            f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+    import torchvision
+
 MODELS = Path(__file__).parents[1] / "graphs" / "models"
 TRAINED = ("mri_vgg", "mri_resnet")
 RANDOM = (
@@ -51,25 +60,12 @@ def load(name: str) -> ModelProto:
     return onnx.load(MODELS / f"{name}.onnx")
 
 
-def _torchvision() -> Any:
-    """torchvision.models. Its operators are not built for every torch, and none is needed: two are declared."""
-    with contextlib.suppress(RuntimeError):  # where they are there already
-        for name in ("nms", "qnms"):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{name}", schema)
-    import torchvision.models
-
-    return torchvision.models
-
-
 def _random(name: str, size: int, seed: int) -> nn.Module:
     """Random weights, small random biases, batch norms calibrated on two batches of images."""
     torch.manual_seed(seed)
-    network: nn.Module = getattr(_torchvision(), name)(weights=None)
-    if name.startswith("vgg") and size != SIZE:  # its head is made for 7 x 7; other sizes cannot be exported
-        rest = size // 32
-        network.avgpool = nn.AdaptiveAvgPool2d(rest)
-        network.classifier[0] = nn.Linear(512 * rest**2, 4096)  # type: ignore[index, operator]
+    network: nn.Module = getattr(torchvision.models, name)(weights=None)
+    if name.startswith("vgg") and size != SIZE:
+        _fit_head(network, size // 32)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # running statistics are plain averages
@@ -82,6 +78,15 @@ def _random(name: str, size: int, seed: int) -> nn.Module:
         for batch in images(16, size, seed + 1).split(8):
             network(batch)
     return network.eval()
+
+
+def _fit_head(network: nn.Module, rest: int, width: int = 512) -> None:
+    """A VGG's head for rest x rest in place of 7 x 7, which cannot be exported for other sizes; narrower too."""
+    network.avgpool = nn.AdaptiveAvgPool2d(rest)
+    first, between, last = nn.Linear(512 * rest**2, width), nn.Linear(width, width), nn.Linear(width, 1000)
+    for layer in (first, between, last):
+        nn.init.kaiming_normal_(layer.weight)
+    network.classifier = nn.Sequential(first, nn.ReLU(), nn.Dropout(), between, nn.ReLU(), nn.Dropout(), last)
 
 
 def without_bias(network: nn.Module) -> nn.Module:

@@ -52,6 +52,10 @@ what_to_explain = _all(
         help="Keep only this fraction of relevance, the largest values, at each weighted layer.",
     ),
     click.option(
+        "--optimize", metavar="LEVEL", default="exact", show_default=True,
+        help="exact: leave out what is known to vanish; none: emit every term, for finding faults.",
+    ),
+    click.option(
         "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
         help="Relevance passes only these channels of a layer (3,17,42), or those that an input chooses (input).",
     ),

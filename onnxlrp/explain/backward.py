@@ -52,14 +52,14 @@ def _sum(build: Builder, parts: list[Relevance]) -> Relevance:
     for part in parts[1:]:
         total = build.op("Add", total, part.value, step="relevance")
     gates = {p.gate for p in parts}
-    return Relevance(total, gates.pop() if len(gates) == 1 else None)
+    return Relevance(total, gates.pop() if len(gates) == 1 and build.exact else None)
 
 
 def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> tuple[Relevance | None, ...]:
     """One layer's step: the relevance of each of its inputs."""
     match layer, rule:
         case Special(), PoolingRule(average=True) if layer.linear is not None:
-            return decompose(norm(), layer.linear(), r, build)
+            return decompose(norm(), layer.linear(), Relevance(r.value), build)  # its z is not the gate's tensor
         case Special(), Rule():
             return layer.backward(r, rule)
         case Linear(), LinearRule():

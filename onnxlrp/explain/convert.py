@@ -51,6 +51,7 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Any) -> Conv
     start        where relevance starts: "logit", "one-hot", "contrastive", "softmax-gradient" or "fed" (an input)
     keep         keep only this fraction of relevance, the largest values, at each weighted layer and sample
     conditions   {pattern: channels}; relevance passes only these channels; "input" makes them an input
+    optimize     "exact" leaves out what is known to vanish, "none" emits every term, for finding faults
     input        the image input, where the model has several; output: the class scores, likewise
     input_shape  sizes for an input that leaves them open; None or 0 stands for a batch of any size
     taps         patterns; relevance at the outputs of matching layers become outputs `relevance/<tensor>`

@@ -13,7 +13,7 @@ from onnxlrp.errors import Problem, raise_if_any
 from onnxlrp.explain import choose, edits
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
-from onnxlrp.explain.options import MAX_POOL, RESIDUAL, Options
+from onnxlrp.explain.options import MAX_POOL, OPTIMIZE, RESIDUAL, Options
 from onnxlrp.explain.plan import Plan, plan
 from onnxlrp.explain.presets import named
 from onnxlrp.explain.target import STARTS, Scores, scores
@@ -60,7 +60,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     options = choose.with_metadata(options, model.metadata, facts.shape(image))
     choose.check_target(options.target, found.classes)
     choose.check_labels(options.labels, found.classes)
-    build = Builder(facts)
+    build = Builder(facts, exact=options.optimize == "exact")
     layers, problems = view(build, found.tensor)
     if problems:
         planned = plan(layers, composite, [], facts, options.preprocess)
@@ -89,6 +89,7 @@ def _bad_words(options: Options) -> list[Problem]:
         ("residual", options.residual, RESIDUAL),
         ("max-pool", options.max_pool, MAX_POOL),
         ("start", options.start, STARTS),
+        ("optimize", options.optimize, OPTIMIZE),
     ]
     found = [
         Problem(f"--{name} {word}", "is none of the choices", suggest(word, valid))

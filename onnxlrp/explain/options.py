@@ -32,6 +32,11 @@ MAX_POOL: Mapping[str, tuple[Case, ...]] = {
     "average": (Case(catalogue.average(), MAX_POOLING),),
 }
 
+OPTIMIZE: Mapping[str, str] = {
+    "exact": "leave out what is known to be zero, and choose the cheapest form of equal ones",
+    "none": "emit every term as the formula has it, for finding faults",
+}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -52,6 +57,7 @@ class Options:
     target: Target = "input"
     targets_per_input: int | None = None
     heatmap: bool = False
+    optimize: str = "exact"
     preprocess: contract.Preprocessing | None = None
     labels: Sequence[str] | None = None
 

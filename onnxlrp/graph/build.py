@@ -54,8 +54,10 @@ Symbol = Value | One | None
 class Builder:
     """Adds nodes to the relevance part of an explainer."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, exact: bool = True) -> None:
+        """`exact` uses what is known of signs and zeros; False leaves every term in, for finding faults."""
         self.facts = facts
+        self.exact = exact
         self._graph = gs.Graph(opset=facts.model.opset)
         self._tensors: dict[str, gs.Tensor] = {}
         self._initial: dict[str, TensorProto] = {}
@@ -87,7 +89,7 @@ class Builder:
         """A tensor of the classifier."""
         array = self.facts.value(name) if self.facts.is_small_constant(name) else None
         sign = self.facts.sign(name) if array is None else of_array(array)
-        return Value(name, self.facts.element_type(name), sign, array)
+        return Value(name, self.facts.element_type(name), sign if self.exact else Sign.ANY, array)
 
     def constant(self, values: np.ndarray | float | Sequence[float], like: Value | int = TensorProto.FLOAT) -> Value:
         """A constant of the element type of `like` (a value, or a TensorProto.DataType)."""
@@ -134,9 +136,12 @@ class Builder:
         self, op_type: str, inputs: Sequence[Value | None], step: str, outputs: int, attributes: Mapping[str, Any]
     ) -> tuple[Value, ...]:
         name = self._name(step or op_type.lower())
+        names = [i.name for i in inputs if i]
         present = [i for i in inputs if i is not None]
         element_type = attributes.get("to") or _RESULT.get(op_type) or _data(op_type, present).element_type
-        sign = sign_of(op_type, [i.sign if i else Sign.ANY for i in inputs], attributes)
+        sign = sign_of(op_type, [i.sign if i else Sign.ANY for i in inputs], attributes) if self.exact else Sign.ANY
+        if op_type == "Mul" and len(set(names)) == 1:
+            sign = Sign.NONNEGATIVE
         values = tuple(
             Value(name if k == 0 else self._name(f"{step or op_type.lower()}.{k}"), element_type, sign)
             for k in range(outputs)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
+from onnxlrp.graph import weights
 
+PROTOBUF_LIMIT = 2**31  # bytes that one message, and so one file, can have at most
 LARGE = 2048  # bytes; a tensor above it is data (a weight), one below it may be a shape or a parameter
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
@@ -59,12 +61,7 @@ class Model:
 
     def array(self, tensor: TensorProto) -> np.ndarray:
         """The values of an initializer, read from its external file where it has one."""
-        if external_data_helper.uses_external_data(tensor):
-            copy = TensorProto()
-            copy.CopyFrom(tensor)
-            external_data_helper.load_external_data_for_tensor(copy, str(self.folder or "."))
-            return numpy_helper.to_array(copy)
-        return numpy_helper.to_array(tensor)
+        return numpy_helper.to_array(weights.inside(tensor, self.folder))
 
 
 def default_opset(proto: ModelProto) -> int:
@@ -81,72 +78,96 @@ def load(source: str | os.PathLike[str] | ModelProto) -> Model:
     if isinstance(source, ModelProto):
         proto = ModelProto()
         proto.CopyFrom(source)
-        model = Model(proto)
+        model = Model(with_graph(proto, "model"))
     else:
         path = Path(source)
-        model = Model(_parse(path), path.resolve().parent, str(source))
-        _check_external_data(model)
-    if not model.nodes:
-        raise OnnxLrpError(Problem(model.name, "holds no ONNX graph", "pass a classifier exported to ONNX"))
+        model = Model(read(path), path.resolve().parent, str(source))
     if contract.KEY_CONTRACT in model.metadata:
         remedy = "convert the original classifier, or explain with this file: onnxlrp run"
         raise OnnxLrpError(Problem(model.name, "is an explainer already (it carries onnxlrp.contract)", remedy))
+    raise_if_any(weights.problems(model.proto, model.folder))
     check(model)
     return model
 
 
-def _parse(path: Path) -> ModelProto:
-    """The protobuf in the file at `path`, external data left where it is."""
-    if path.is_dir():
-        raise OnnxLrpError(Problem(str(path), "is a folder", "name the .onnx file in it"))
+def read(path: Path) -> ModelProto:
+    """The model in the file at `path`, external data left where it is.
+
+    Raises `OnnxLrpError` where there is no such file, it cannot be read, or it holds no ONNX model.
+    """
+    name = str(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise OnnxLrpError(Problem(str(path), "there is no such file", "check the path")) from None
-    except OSError as error:
-        remedy = "check its permissions"
-        raise OnnxLrpError(Problem(str(path), f"cannot be read ({error.strerror})", remedy)) from None
+        raise OnnxLrpError(Problem(name, "there is no such file", "check the path")) from None
+    except IsADirectoryError:
+        raise OnnxLrpError(Problem(name, "is a folder", "name the .onnx file in it")) from None
+    except PermissionError:
+        reason = "is a folder" if path.is_dir() else "cannot be read (permission denied)"
+        remedy = "name the .onnx file in it" if path.is_dir() else "check its permissions"
+        raise OnnxLrpError(Problem(name, reason, remedy)) from None
+    except (OSError, ValueError) as error:
+        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise OnnxLrpError(Problem(name, reason, "check the path")) from None
+    return parse(data, name)
+
+
+def parse(data: bytes, name: str) -> ModelProto:
+    """The model in the bytes of a file called `name` in messages; raises `OnnxLrpError` where they hold none."""
     if not data:
-        raise OnnxLrpError(Problem(str(path), "is empty (0 bytes)", "export or copy the model again"))
+        raise OnnxLrpError(Problem(name, "is empty (0 bytes)", "export or copy the model again"))
+    if len(data) >= PROTOBUF_LIMIT:
+        reason = f"is {len(data) / 1e9:.1f} GB in one file, and ONNX files end at 2 GB"
+        raise OnnxLrpError(Problem(name, reason, "export it again with external data"))
     try:
-        return onnx.load_model_from_string(data)
+        proto = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RuntimeError):
+        reason = f"is not an ONNX file, or is cut off ({len(data)} bytes)"
         remedy = "export the classifier to ONNX (torch.onnx.export, tf2onnx, …), or copy it again"
-        raise OnnxLrpError(
-            Problem(str(path), f"is not an ONNX file, or is cut off ({len(data)} bytes)", remedy)
-        ) from None
+        raise OnnxLrpError(Problem(name, reason, remedy)) from None
+    return with_graph(proto, name)
 
 
-def _check_external_data(model: Model) -> None:
-    """Every external tensor's file must be there, inside the model's folder, and long enough."""
-    problems: dict[str, Problem] = {}
-    for tensor in external_tensors(model.proto):
-        info = external_data_helper.ExternalDataInfo(tensor)
-        path = (model.folder or Path()) / info.location
-        remedy = "put it beside the model, or export again into one file"
-        if Path(info.location).is_absolute() or ".." in Path(info.location).parts:
-            problems[info.location] = Problem(info.location, "external data outside the model's folder", remedy)
-        elif not path.is_file():
-            problems[info.location] = Problem(str(path), f"the weights' file of {model.name} is missing", remedy)
-        elif (needed := (info.offset or 0) + (info.length or 0)) > path.stat().st_size:
-            reason = f"is cut off: {path.stat().st_size} bytes, at least {needed} needed for {tensor.name}"
-            problems[info.location] = Problem(str(path), reason, "copy or export it again")
-    if problems:
-        raise OnnxLrpError(*problems.values())
-
-
-def external_tensors(proto: ModelProto) -> list[TensorProto]:
-    """The initializers whose values lie in another file."""
-    return [t for t in proto.graph.initializer if external_data_helper.uses_external_data(t)]
+def with_graph(proto: ModelProto, name: str) -> ModelProto:
+    """`proto`; raises `OnnxLrpError` where it holds no node: bytes of any kind may parse as a protobuf message."""
+    if not proto.graph.node:
+        raise OnnxLrpError(Problem(name, "holds no ONNX graph", "pass a classifier exported to ONNX"))
+    return proto
 
 
 def check(model: Model) -> None:
-    """Raise `OnnxLrpError` unless onnx's checker accepts the model."""
+    """Raise `OnnxLrpError` unless onnx's checker accepts the model, and nothing is in it that no runtime takes."""
+    raise_if_any(list(_refused(model)))
     try:
         onnx.checker.check_model(skeleton(model.proto))
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        reason = f"is not valid ONNX: {str(error).strip().splitlines()[0]}"
+        words = " ".join(str(error).split())
+        reason = f"is not valid ONNX: {words if len(words) <= 240 else words[:237] + '...'}"
         raise OnnxLrpError(Problem(model.name, reason, "export it again with a current exporter")) from None
+
+
+def _refused(model: Model) -> Iterator[Problem]:
+    """What the checker says badly or not at all."""
+    proto, graph = model.proto, model.proto.graph
+    if proto.ir_version > onnx.IR_VERSION:
+        reason = (
+            f"is of IR version {proto.ir_version}, and the installed onnx {onnx.__version__} knows {onnx.IR_VERSION}"
+        )
+        yield Problem(model.name, reason, "pip install -U onnx, or export it for an older IR version")
+    if graph.sparse_initializer:
+        reason = f"keeps {len(graph.sparse_initializer)} weights as sparse tensors"
+        yield Problem(model.name, reason, "export it with dense weights")
+    for value in (*model.inputs, *model.outputs):
+        if value.type.WhichOneof("value") == "tensor_type" and not value.type.tensor_type.HasField("shape"):
+            kind = "input" if value in model.inputs else "output"
+            remedy = f"export the model with the shapes of its {kind}s"
+            yield Problem(f"{kind} {value.name}", "declares no shape, not even how many dimensions it has", remedy)
+    for what, names in (("node name", [n.name for n in model.nodes]), ("output", [o.name for o in model.outputs])):
+        twice = [name for name, times in collections.Counter(names).items() if name and times > 1]
+        if twice:
+            others = f" and {len(twice) - 1} others" if len(twice) > 1 else ""
+            reason = f"uses the {what} {twice[0]!r}{others} more than once, which ONNX Runtime refuses"
+            yield Problem(model.name, reason, "give each its own in the model")
 
 
 def skeleton(proto: ModelProto, extra_nodes: Iterable[NodeProto] = ()) -> ModelProto:
@@ -173,4 +194,4 @@ def skeleton(proto: ModelProto, extra_nodes: Iterable[NodeProto] = ()) -> ModelP
 
 def is_large(tensor: TensorProto) -> bool:
     """Whether a tensor is data rather than a parameter: over `LARGE` bytes, or kept outside the file."""
-    return external_data_helper.uses_external_data(tensor) or tensor.ByteSize() > LARGE
+    return weights.is_external(tensor) or weights.size(tensor) > LARGE

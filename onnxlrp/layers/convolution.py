@@ -35,7 +35,7 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     return Linear(
         name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
         x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
-        out_axis=0, in_axis=1 if groups == 1 else None, pads=any(a.before or a.after for a in axes),
+        outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None, pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def transposed(
 ) -> Value:
     """The adjoint of a convolution with weight w [outputs, inputs / groups, *kernel]: s [N, outputs, *outs] ->
     [N, inputs, *sizes]."""
-    if all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
+    if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
         pads = [a.extent - 1 - a.before for a in axes] + [a.extent - 1 - a.overhang for a in axes]
         return build.op(
             "Conv", s, flipped(build, w, axes, outputs, inputs, groups), step="c",

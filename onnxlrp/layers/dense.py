@@ -83,6 +83,6 @@ def _dense(node: NodeProto, build: Builder, w: Symbol, b: Symbol, transposed: bo
     out_axis, in_axis = (0, 1) if transposed else (1, 0)
     return Linear(
         name=layer_name(node), kind="dense", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
-        x=(x,), w=w, b=b, z=z, apply=apply, transpose=transpose, out_axis=out_axis, in_axis=in_axis,
+        x=(x,), w=w, b=b, z=z, apply=apply, transpose=transpose, outputs=sizes[1], out_axis=out_axis, in_axis=in_axis,
         channel=len(build.facts.shape(node.output[0])) - 1,
     )  # fmt: skip

@@ -75,6 +75,7 @@ class Linear(Layer):
     z: Value
     apply: Callable[[Inputs, Symbol, Symbol], Symbol]
     transpose: Callable[[Value, Symbol], Inputs]
+    outputs: int = 0  # length of the bias vector; 0 where the layer takes none
     out_axis: int | None = None
     in_axis: int | None = None
     channel: int = 1

@@ -1,0 +1,145 @@
+"""The quotient of a share: s = R ⊘ stab(z), in the fewest nodes that what is known of signs allows.
+
+z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
+R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
+else              stab(z) = z + ε·sign(z)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.graph.signs import Sign
+from onnxlrp.layers.registry import Inputs, Linear, Relevance
+from onnxlrp.rules.rule import Share, Stabilizer
+
+
+@dataclass(frozen=True)
+class Modified:
+    """A term with its modifiers carried out on a layer's tensors: x′, w′, b′."""
+
+    x: Inputs
+    w: Symbol
+    b: Symbol
+    sign: float
+
+    def is_plain(self, layer: Linear) -> bool:
+        """Whether nothing is modified, so that A(w′)x′ + b′ is the layer's own output."""
+        return self.x == layer.x and self.w == layer.w and self.b == layer.b
+
+
+def quotient(
+    share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance, build: Builder
+) -> Value | None:
+    """s, where the share holds; None where the share has nothing to give."""
+    live = [t for t in terms if t.w is not None]
+    relevance = _restricted(share, layer, r, build)
+    if not live or relevance is None or not share.divide:
+        return relevance if live else None
+    if stabilizer.kind == "sign" and stabilizer.epsilon and not any(t.is_plain(layer) for t in live):
+        side = _side(share, live, build)
+        if side is not Sign.ANY and layer.outputs:
+            return build.op("Div", relevance, _one_sided(live, side, stabilizer.epsilon, layer, build), step="s")
+    z = build.tensor_of(_forward(live, layer, build), relevance)
+    epsilon = _spread(stabilizer, z, layer, build)
+    if z == layer.z and r.gate is not None:
+        z = r.gate  # equal to z, or to relu(z), wherever R is not zero
+    elif share.where != "everywhere":  # z has the other sign only where R is zero
+        z = build.tensor_of(build.positive(z) if share.where == "positive" else build.negative(z), relevance)
+    if stabilizer.epsilon == 0:
+        return _exact_quotient(relevance, z, build)
+    return build.op("Div", relevance, stabilise(stabilizer, z, epsilon, build), step="s")
+
+
+def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Value | None:
+    """R where the share holds: outputs of one sign, or all."""
+    if share.where == "everywhere":
+        return r.value
+    if r.gate is not None and r.gate.sign is Sign.NONNEGATIVE:  # R is zero wherever z <= 0
+        return None if share.where == "negative" else r.value
+    zero = build.constant(0.0, layer.z)
+    condition = build.op("Greater" if share.where == "positive" else "Less", layer.z, zero)
+    return build.op("Where", condition, r.value, build.constant(0.0, r.value), step="r")
+
+
+def _forward(terms: Sequence[Modified], layer: Linear, build: Builder) -> Symbol:
+    """Σ_term sign · (A(w′) x′ + b′)."""
+    z: Symbol = None
+    for term in terms:
+        own = layer.z if term.is_plain(layer) else layer.apply(term.x, term.w, term.b)
+        z = build.add(z, build.scale(term.sign, own), step="z")
+    return z
+
+
+def _side(share: Share, terms: Sequence[Modified], build: Builder) -> Sign:
+    """On which side of zero z lies wherever R is not zero, as far as it is known before z is computed."""
+    if not build.exact:
+        return Sign.ANY
+    if share.where != "everywhere":
+        return Sign.NONNEGATIVE if share.where == "positive" else Sign.NONPOSITIVE
+    sides = {_sign(build, x) * _sign(build, t.w) for t in terms for x in t.x if x is not None}
+    sides |= {_sign(build, t.b) for t in terms if t.b is not None}
+    return sides.pop() if len(sides) == 1 and all(t.sign == 1 for t in terms) else Sign.ANY
+
+
+def _sign(build: Builder, v: Symbol) -> Sign:
+    return v.sign if isinstance(v, Value) else Sign.NONNEGATIVE
+
+
+def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Linear, build: Builder) -> Value:
+    """stab(z) for z on one side of zero, ε in the bias. Where z = 0 every share x′w′ is zero too, or R is: the sign of
+    ε does not matter there."""
+    sign = 1.0 if side is Sign.NONNEGATIVE else -1.0
+    like = next(x for t in terms for x in t.x if isinstance(x, Value)) if _has_tensor(terms) else layer.z
+    first = terms[0]
+    if first.b is None:
+        shifted: Symbol = build.constant(np.full(layer.outputs, sign * epsilon), like)
+    else:
+        shifted = build.add(first.b, build.constant(sign * epsilon, like), step="b")
+    z = build.tensor_of(_forward([replace(first, b=shifted), *terms[1:]], layer, build), like)
+    if z.sign is side:
+        return z
+    bound = build.constant(sign * epsilon, like)
+    return (
+        build.op("Clip", z, bound, step="stabilised")
+        if sign > 0
+        else build.op("Clip", z, None, bound, step="stabilised")
+    )
+
+
+def _has_tensor(terms: Sequence[Modified]) -> bool:
+    return any(isinstance(x, Value) for t in terms for x in t.x)
+
+
+def _exact_quotient(r: Value, z: Value, build: Builder) -> Value:
+    """R ⊘ z where z is not zero, else 0: LRP-0 has nothing to say there."""
+    zero = build.op("Equal", z, build.constant(0.0, z))
+    quotient = build.op("Div", r, build.op("Where", zero, build.constant(1.0, z), z))
+    return build.op("Where", zero, build.constant(0.0, r), quotient, step="s")
+
+
+def _spread(stabilizer: Stabilizer, z: Value, layer: Linear, build: Builder) -> Value:
+    """ε, or for the stabiliser `norm` ε·rms(z), one value per sample."""
+    if stabilizer.kind != "norm":
+        return build.constant(stabilizer.epsilon, z)
+    axes = list(range(1, len(build.facts.shape(layer.output))))
+    rms = build.op("Sqrt", build.mean(build.op("Mul", z, z), axes, keepdims=True))
+    return build.op(
+        "Add", build.op("Mul", rms, build.constant(stabilizer.epsilon, z)), build.constant(1e-30, z), step="spread"
+    )
+
+
+def stabilise(stabilizer: Stabilizer, z: Value, epsilon: Value, build: Builder) -> Value:
+    """stab(z): z kept away from zero by `epsilon` > 0, with sign(0) = +1."""
+    combine = "Max" if stabilizer.kind == "clip" else "Add"
+    if z.sign is Sign.NONNEGATIVE:
+        return build.op(combine, z, epsilon, step="stabilised")
+    negative = build.op("Less", z, build.constant(0.0, z))
+    if stabilizer.kind != "clip":
+        return build.op("Add", z, build.op("Where", negative, build.op("Neg", epsilon), epsilon), step="stabilised")
+    below, above = build.op("Min", z, build.op("Neg", epsilon)), build.op(combine, z, epsilon)
+    return build.op("Where", negative, below, above, step="stabilised")

@@ -1,0 +1,1 @@
+"""Explainers of real architectures against zennit and torch."""
