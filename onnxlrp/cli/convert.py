@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from onnxlrp.cli.options import how_pictures_enter, read_labels, read_options, what_to_explain
+from onnxlrp.cli.options import how_pictures_enter, is_number, read_labels, read_options, what_to_explain
+from onnxlrp.cli.table import file_size, printable
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
@@ -46,43 +50,38 @@ def convert(
 ) -> None:  # fmt: skip
     """Turn the classifier MODEL into one ONNX file that also returns the relevance of every pixel."""
     destination = Path(path) if path else default_path(model)
-    refuse_overwriting(model, destination)
-    if Path(model).exists():
+    if os.path.isfile(model):  # where it is not, that is what there is to say
+        refuse_overwriting(model, destination)
         refuse_existing(destination, force)
     options = read_options(given)
     made = pipeline.convert(model, target=read_target(target), labels=read_labels(labels), **options)
+    inputs, outputs = signature(made.model.graph.input), signature(made.model.graph.output)
     files = made.save(destination, force)
     counts = f"{len(made.plan.rules)} layers explained by {made.plan.composite}"
-    click.echo(f"Wrote {', '.join(f'{f} ({f.stat().st_size / 1e6:.1f} MB)' for f in files)}: {counts}.")
-    click.echo(f"Inputs:  {', '.join(signature(made.model.graph.input))}")
-    outputs = signature(made.model.graph.output)
+    click.echo(f"Wrote    {', '.join(f'{f} ({file_size(f)})' for f in files)}: {counts}")
+    click.echo(f"Inputs   {printable(', '.join(inputs))}")
     more = [f"and {len(outputs) - SHOWN} more"] if len(outputs) > SHOWN else []
-    click.echo(f"Outputs: {', '.join(outputs[:SHOWN] + more)}")
-    click.echo(f"See it:  onnxlrp run {destination} IMAGE")
+    click.echo(f"Outputs  {printable(', '.join(outputs[:SHOWN] + more))}")
+    click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
 
 
 def default_path(model: str) -> Path:
     """MODEL.lrp.onnx, beside the model."""
     path = Path(model)
-    return path.with_name(f"{path.stem if path.suffix in ('.onnx', '.pb') else path.name}.lrp.onnx")
+    return path.parent / f"{path.stem if path.suffix in ('.onnx', '.pb') else path.name}.lrp.onnx"
 
 
 def refuse_overwriting(model: str, destination: Path) -> None:
-    """Raise `OnnxLrpError` where the explainer would replace the classifier or its weights' file."""
-    source = Path(model)
-    beside = destination.with_name(destination.name + ".data")
-    for own in (source, *(p for p in source.parent.glob(f"{source.name}*") if p.is_file())):
-        for new in (destination, beside):
-            if (
-                own.exists()
-                and new.exists()
-                and own.samefile(new)
-                and not own.name.endswith((".lrp.onnx", ".lrp.onnx.data"))
-            ):
-                reason = f"is part of the classifier {model} itself"
-                raise OnnxLrpError(Problem(str(new), reason, "choose another name with -o"))
+    """Raise `OnnxLrpError` where the explainer would replace the classifier, under whatever name or link.
+
+    That its weights' file is not replaced either is looked after by `save`, which knows where they lie.
+    """
+    with contextlib.suppress(OSError):  # one of the two is not there
+        if Path(model).samefile(destination):
+            reason = f"is the classifier {model} itself" if str(destination) != model else "is the classifier itself"
+            raise OnnxLrpError(Problem(str(destination), reason, "choose another name with -o"))
 
 
 def read_target(text: str) -> Target:
     """input, predicted or a class number; other words are left for `convert` to refuse."""
-    return int(text) if text.lstrip("-").isdigit() else text  # type: ignore[return-value]
+    return int(text) if is_number(text.removeprefix("-")) else text  # type: ignore[return-value]

@@ -16,11 +16,14 @@ from onnxlrp.cli.demo import demo
 from onnxlrp.cli.listing import composites, rules
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
+from onnxlrp.cli.table import printable
 from onnxlrp.errors import OnnxLrpError, RunError
+
+DEBUG = "ONNXLRP_DEBUG"
 
 
 class Commands(click.Group):
-    """Shows an `OnnxLrpError` as its sentences, and exits with its code."""
+    """Shows an `OnnxLrpError` as its sentences, and exits with its code. Whatever else is raised is a bug of ours."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
@@ -28,15 +31,31 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except OnnxLrpError as error:
             for problem in error.problems:
-                click.echo(f"{click.style('Error', fg='red')}: {problem}", err=True)
+                complain(str(problem))
             ctx.exit(1 if isinstance(error, RunError) else 2)
         except BrokenPipeError:
             # The reader of our output has gone; Python would complain once more when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
         except MemoryError:
-            click.echo("Error: out of memory. Use a smaller --batch, or a machine with more.", err=True)
+            complain("out of memory. Use a smaller --batch, or a machine with more.")
             ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            said = " ".join(str(error).split())[:300]
+            complain(
+                f"onnxlrp failed unexpectedly ({type(error).__name__}{': ' if said else ''}{said}). This is a bug of "
+                f"onnxlrp, not yours: please report it, with the traceback that {DEBUG}=1 shows."
+            )
+            ctx.exit(1)
+
+
+def complain(text: str) -> None:
+    """Print an error, with the word in red where there is a terminal."""
+    click.echo(f"{click.style('Error', fg='red')}: {printable(text)}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

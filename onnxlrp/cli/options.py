@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +93,7 @@ def read_conditions(conditions: Sequence[str]) -> dict[str, list[int] | str]:
     for text in conditions:
         layer, _, channels = text.rpartition("=")
         numbers = [c.strip() for c in channels.split(",")]
-        if not layer or not (channels == INPUT or all(c.isdigit() for c in numbers)):
+        if not layer or not (channels == INPUT or all(is_number(c) for c in numbers)):
             reason = "is not of the form LAYER=CHANNELS"
             raise OnnxLrpError(
                 Problem(f"--condition {text}", reason, "for example --condition 'layer4=3,17' or layer4=input")
@@ -117,9 +119,14 @@ def read_shape(text: str | None) -> list[int | None] | None:
     if text is None:
         return None
     parts = [p.strip() for p in text.replace("x", ",").split(",")]
-    if not all(p.isdigit() or (i == 0 and p in ("N", "-1")) for i, p in enumerate(parts)):
+    if not all(is_number(p) or (i == 0 and p in ("N", "n", "-1")) for i, p in enumerate(parts)):
         raise OnnxLrpError(Problem(f"--input-shape {text}", "is not of the form N,C,H,W", "for example N,3,224,224"))
-    return [int(p) if p.isdigit() and int(p) else None for p in parts]
+    return [int(p) if is_number(p) and int(p) else None for p in parts]
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is a whole number in plain digits; `str.isdigit` takes superscripts too, which int() refuses."""
+    return re.fullmatch("[0-9]+", text) is not None
 
 
 def read_preprocessing(
@@ -127,28 +134,45 @@ def read_preprocessing(
     layout: str | None, color_order: str | None,
 ) -> Preprocessing | None:  # fmt: skip
     """What the options say of how a picture becomes the input; None where they say nothing."""
-    given: dict[str, Any] = {"layout": layout, "color_order": color_order, "scale": scale}
+    given: dict[str, Any] = {"layout": layout, "color_order": color_order}
     given["mean"] = _numbers("--mean", mean)
-    given["std"] = _numbers("--std", std)
-    if size is not None:
-        height, _, width = size.replace("x", ",").partition(",")
-        if not (height.strip().isdigit() and (width.strip() or height).strip().isdigit()) or not int(height):
-            raise OnnxLrpError(Problem(f"--size {size}", "is not a height and width in pixels", "for example 224,224"))
-        given["size"] = (int(height), int(width or height))
+    given["std"] = _numbers("--std", std, positive=True)
+    given["scale"] = None if scale is None else _checked("--scale", str(scale), [scale], positive=True)[0]
+    given["size"] = _size(size)
     changes = {k: v for k, v in given.items() if v is not None}
     if preprocess is None and not changes:
         return None
     return dataclasses.replace(PREPROCESS_PRESETS[preprocess or "unit"], **changes)
 
 
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = [p.strip() for p in text.replace("x", ",").split(",")]
+    if len(parts) > 2 or not all(is_number(p) and int(p) for p in parts):
+        raise OnnxLrpError(Problem(f"--size {text}", "is not a height and width in pixels", "for example 224,224"))
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(option: str, text: str | None, positive: bool = False) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(v) for v in text.split(","))
+        values = [float(v) for v in text.split(",")]
     except ValueError:
         remedy = "give numbers separated by commas, for example 0.485,0.456,0.406"
         raise OnnxLrpError(Problem(f"{option} {text}", "is not a list of numbers", remedy)) from None
+    return _checked(option, text, values, positive)
+
+
+def _checked(option: str, text: str, values: Sequence[float], positive: bool) -> tuple[float, ...]:
+    """The values as a tuple; raises `OnnxLrpError` where pixels cannot be shifted or divided by them."""
+    if not all(map(math.isfinite, values)):
+        raise OnnxLrpError(Problem(f"{option} {text}", "is not a finite number", "give the model's own value"))
+    if positive and min(values) <= 0:
+        reason = "is not above 0, and pixels are divided by it"
+        raise OnnxLrpError(Problem(f"{option} {text}", reason, "give the model's own value"))
+    return tuple(values)
 
 
 def read_labels(path: str | None) -> list[str] | None:

@@ -8,13 +8,18 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain
-from onnxlrp.cli.table import table
+from onnxlrp.cli.table import printable, table
 from onnxlrp.errors import OnnxLrpError
+from onnxlrp.explain.assemble import assemble
 from onnxlrp.explain.composite_file import write
-from onnxlrp.explain.examine import examine
+from onnxlrp.explain.cost import Cost, LayerCost, costs
+from onnxlrp.explain.emit import emit
+from onnxlrp.explain.examine import Study, examine
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Step
 from onnxlrp.graph.facts import Facts
+
+HEAD = ("layer", "nodes", "output", "rule", "why")
 
 
 @click.command()
@@ -22,7 +27,8 @@ from onnxlrp.graph.facts import Facts
 @what_to_explain
 @how_pictures_enter
 @click.option("--as-toml", is_flag=True, help="Print the composite as a TOML file to edit and use with --composite.")
-def plan(model: str, as_toml: bool, **given: Any) -> None:
+@click.option("--cost", is_flag=True, help="Also show operations and memory traffic per layer, forward and relevance.")
+def plan(model: str, as_toml: bool, cost: bool, **given: Any) -> None:
     """Show every layer of MODEL between image and scores, its rule and why, and every problem with its remedy."""
     options = Options(**read_options(given))
     study = examine(model, options)
@@ -30,19 +36,53 @@ def plan(model: str, as_toml: bool, **given: Any) -> None:
         chosen = replace(study.composite, cases=(*options.overrides(), *study.composite.cases), start=study.start)
         click.echo(write(chosen), nl=False)
         return
-    facts = study.facts
-    click.echo(
-        f"{facts.image} {_shape(facts, facts.image)} → {study.scores.tensor} {_shape(facts, study.scores.tensor)}\n"
-    )
-    click.echo(table(("layer", "nodes", "output", "rule", "why"), [_row(s, facts) for s in study.plan.steps]))
+    show(study)
     if study.plan.problems:
+        click.echo()
         raise OnnxLrpError(*study.plan.problems)
-    click.echo(f"\n{len(study.plan.rules)} of {len(study.plan.steps)} layers have a rule; nothing stands in the way.")
+    if cost:
+        click.echo()
+        show_cost(study)
 
 
-def _row(step: Step, facts: Facts) -> tuple[str, ...]:
-    layer = step.layer
-    return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), str(step.rule or "–"), step.why
+def show(study: Study) -> None:
+    """Print the way from the image to the scores, the table of layers, and how many of what there are."""
+    facts, steps, composite = study.facts, study.plan.steps, study.plan.composite
+    ends = [f"{name} {_shape(facts, name)}" for name in (facts.image, study.scores.tensor)]
+    click.echo(printable(f"{' → '.join(ends)}, explained by {composite}") + "\n")
+    if steps:
+        rows = [_row(step, facts, composite) for step in steps]
+        click.echo(table(HEAD, rows, {"layer": "end", "nodes": "start", "rule": "start", "why": "start"}))
+    if study.plan.problems:
+        return
+    ruled = len(study.plan.rules)
+    moving = len(steps) - ruled
+    others = f" {moving} only move{'s' if moving == 1 else ''} values." if moving else ""
+    layers = "layer gets its" if ruled == 1 else "layers get their"
+    click.echo(f"\n{ruled} {layers} rule.{others} Nothing stands in the way.")
+
+
+def show_cost(study: Study) -> None:
+    """Print what each layer costs for one sample, and the ratio that the rules imply."""
+    rows = [c for c in costs(study, assemble(study, emit(study))) if c.forward.flops or c.relevance.flops]
+    total = LayerCost("all", sum((c.forward for c in rows), Cost()), sum((c.relevance for c in rows), Cost()))
+    head = ("layer", "forward MFLOP", "MB", "relevance MFLOP", "MB", "× forward")
+    click.echo(table(head, [_cost_row(c) for c in (*rows, total)], {"layer": "end"}))
+    ratio = 1 + total.relevance.flops / max(total.forward.flops, 1)
+    click.echo(f"\nOne explanation is at best {ratio:.2f} forward passes, counted in operations.")
+
+
+def _cost_row(cost: LayerCost) -> tuple[str, ...]:
+    """One layer's line; the last column is relevance and forward over forward."""
+    numbers = [v / 1e6 for c in (cost.forward, cost.relevance) for v in (c.flops, c.moved)]
+    ratio = 1 + cost.relevance.flops / cost.forward.flops if cost.forward.flops else float("nan")
+    return cost.name, *(f"{v:,.1f}" for v in numbers), f"{ratio:.2f}"
+
+
+def _row(step: Step, facts: Facts, composite: str) -> tuple[str, ...]:
+    """A line of the table. Reasons that the composite gives need not name it: the line above the table does."""
+    layer, why = step.layer, step.why.removeprefix(f"{composite}: ")
+    return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), str(step.rule or "–"), why
 
 
 def _shape(facts: Facts, name: str) -> str:

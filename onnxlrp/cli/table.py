@@ -1,21 +1,66 @@
-"""Plain tables for the terminal."""
+"""Plain tables for the terminal, and how names from models are shown there."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
 import click
 
+Keep = Literal["start", "end"]
+NARROW = 10  # characters that a column keeps at least
+GAP = "  "
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns under a rule; a first column too wide for the terminal keeps its end."""
-    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
-    room = shutil.get_terminal_size((160, 24)).columns - sum(widths[1:]) - 2 * (len(head) - 1)
-    widths[0] = min(widths[0], max(room, 24))
 
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0] if len(cells[0]) <= widths[0] else "…" + cells[0][1 - widths[0] :]
-        return "  ".join(c.ljust(w) for c, w in zip((first, *cells[1:]), widths, strict=True)).rstrip()
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], give: Mapping[str, Keep], width: int | None = None
+) -> str:
+    """Left-aligned columns under a rule, within `width` (by default the terminal's).
 
-    return "\n".join([click.style(line(head), bold=True), "  ".join("─" * w for w in widths), *map(line, rows)])
+    Where it is too narrow, the columns in `give` lose what lies beyond their start or end, the widest ones first.
+    """
+    cells = [[printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    room = (width or terminal_width()) - len(GAP) * (len(head) - 1)
+    able = [i for i, name in enumerate(head) if name in give]
+    while sum(widths) > room and any(widths[i] > NARROW for i in able):
+        widths[max(able, key=lambda i: widths[i])] -= 1
+
+    def line(row: Sequence[str]) -> str:
+        fitted = [_cut(c, w, give.get(name, "start")) for c, w, name in zip(row, widths, head, strict=True)]
+        return GAP.join(c.ljust(w) for c, w in zip(fitted, widths, strict=True)).rstrip()
+
+    first, *others = map(line, cells)
+    return "\n".join([click.style(first, bold=True), GAP.join("─" * w for w in widths), *others])
+
+
+def terminal_width() -> int:
+    """The terminal's columns; without end where the output goes into a file or another program."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return shutil.get_terminal_size().columns
+    return sys.maxsize
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: names in a model can be anything, and a terminal obeys some of it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def file_size(path: Path) -> str:
+    """A file's size as a person reads it: 87 kB, 3.1 MB, 553 MB, 2.2 GB."""
+    size = float(path.stat().st_size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
+
+
+def _cut(cell: str, width: int, keep: Keep) -> str:
+    if len(cell) <= width:
+        return cell
+    return f"…{cell[len(cell) - width + 1 :]}" if keep == "end" else f"{cell[: width - 1]}…"

@@ -31,8 +31,8 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
                 totals[i] = build.add(totals[i], product)
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
-        Relevance(total, x if vanish else None) if isinstance(total, Value) else None
-        for total, x in zip(totals, layer.x, strict=True)
+        Relevance(total, x if vanish and x.name == name else None) if isinstance(total, Value) else None
+        for total, x, name in zip(totals, layer.x, layer.inputs, strict=True)
     )
 
 

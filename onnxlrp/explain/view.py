@@ -5,6 +5,11 @@ constant factor) joins the linear layer beside it where the result is exactly on
 
     after:   factor ⊙ (A(w) x + b) + shift  =  A(w ⊙ factor) x + (b ⊙ factor + shift)
     before:  A(w)(factor ⊙ x + shift) + b   =  A(w ⊙ factor) x + (b + A(w) shift)       (no zeros padded beside x)
+
+and with a relu between them, u = relu(factor ⊙ x + shift) (DenseNet; Pahde et al. 2023):
+
+    through: A(w) u + b  =  A(w ⊙ factor) x̂ + (b + A(w) shift),   x̂ = (u - shift) ⊘ factor, which is x with the values
+             that relu silences moved to its threshold
 """
 
 from __future__ import annotations
@@ -12,13 +17,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 from onnx import NodeProto
 
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
 from onnxlrp.graph.facts import describe
 from onnxlrp.graph.model import CONTROL_FLOW
-from onnxlrp.layers.registry import Diagonal, Layer, Linear, define, layer_name
+from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, define, layer_name
 
 
 def view(build: Builder, output: str, keep: frozenset[str] = frozenset()) -> tuple[list[Layer], list[Problem]]:
@@ -81,11 +87,19 @@ def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[La
         merged[layer.output] = layer
     for layer in list(merged.values()):
         before = merged.get(layer.inputs[0])
-        if type(layer) is Linear and isinstance(before, Diagonal) and _alone(build, before, keep):
-            joined = _scaled_before(build, before, layer)
-            if joined is not None:
-                del merged[before.output]
-                merged[joined.output] = joined
+        if type(layer) is not Linear or before is None or not _alone(build, before, keep):
+            continue
+        relu = before if isinstance(before, Activation) and before.rectifies else None
+        diagonal = merged.get(relu.inputs[0]) if relu else before
+        if not isinstance(diagonal, Diagonal) or not _alone(build, diagonal, keep):
+            continue
+        joined = _scaled_before(build, diagonal, layer)
+        if joined is not None and relu is not None:
+            joined = _through_relu(build, diagonal, relu, joined)
+        if joined is not None:
+            del merged[before.output]
+            merged.pop(diagonal.output, None)
+            merged[joined.output] = joined
     return list(merged.values())
 
 
@@ -129,6 +143,20 @@ def _scaled_before(build: Builder, diagonal: Diagonal, linear: Linear) -> Linear
             others = [i for i in range(len(shape)) if i != linear.out_axis]
             b = build.add(b, build.op("ReduceSum", moved, build.integers(others), keepdims=0), step="b")
     return _replace(linear, diagonal, w=w, b=b, x=diagonal.x, inputs=diagonal.inputs)
+
+
+def _through_relu(build: Builder, diagonal: Diagonal, relu: Activation, joined: Linear) -> Linear | None:
+    """`joined`, which left the relu between out, with x moved to the threshold where the relu is silent."""
+    factor = diagonal.factor
+    if not isinstance(factor, Value) or factor.array is None or np.any(np.abs(factor.array) < 1e-6):
+        return None
+    rank = len(build.facts.shape(relu.output))
+    with build.scope(joined.name, "merged"):
+        lifted = build.sub(build.tensor(relu.output), _along(build, diagonal.shift, diagonal.channel, rank))
+        divisor = _along(build, factor, diagonal.channel, rank)
+        x = build.tensor_of(build.div(lifted, divisor, step="x"), factor)
+    nodes = (*diagonal.nodes, *relu.nodes, *joined.nodes[len(diagonal.nodes) :])
+    return dataclasses.replace(joined, x=(x,), nodes=nodes)
 
 
 def _composed(build: Builder, first: Diagonal, second: Diagonal) -> Diagonal | None:

@@ -14,8 +14,9 @@ import numpy as np
 
 
 class Sign(Enum):
-    """What is known of every element of a tensor: >= 0, <= 0, or nothing."""
+    """What is known of every element of a tensor: 0, >= 0, <= 0, or nothing."""
 
+    ZERO = "0"
     NONNEGATIVE = "≥0"
     NONPOSITIVE = "≤0"
     ANY = "±"
@@ -24,12 +25,15 @@ class Sign(Enum):
         return _OPPOSITE[self]
 
     def __mul__(self, other: Sign) -> Sign:
+        if Sign.ZERO in (self, other):
+            return Sign.ZERO
         if Sign.ANY in (self, other):
             return Sign.ANY
         return Sign.NONNEGATIVE if self is other else Sign.NONPOSITIVE
 
 
 _OPPOSITE = {
+    Sign.ZERO: Sign.ZERO,
     Sign.NONNEGATIVE: Sign.NONPOSITIVE,
     Sign.NONPOSITIVE: Sign.NONNEGATIVE,
     Sign.ANY: Sign.ANY,
@@ -37,10 +41,13 @@ _OPPOSITE = {
 
 
 def of_array(values: np.ndarray) -> Sign:
-    """The sign of a known array; an empty one counts as non-negative. NaN has no sign."""
-    if np.issubdtype(values.dtype, np.bool_) or not values.size or bool(np.all(values >= 0)):
+    """The sign of a known array; NaN has none."""
+    if np.issubdtype(values.dtype, np.bool_):
         return Sign.NONNEGATIVE
-    return Sign.NONPOSITIVE if bool(np.all(values <= 0)) else Sign.ANY
+    low, high = bool(np.all(values >= 0)), bool(np.all(values <= 0))
+    if low:
+        return Sign.ZERO if high else Sign.NONNEGATIVE
+    return Sign.NONPOSITIVE if high else Sign.ANY
 
 
 SignRule = Callable[[Sequence[Sign], Mapping[str, Any]], Sign]
@@ -55,8 +62,9 @@ def _first(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
 
 
 def _same(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
-    """The sign that all inputs share."""
-    return signs[0] if all(s is signs[0] for s in signs) else Sign.ANY
+    """The sign that all inputs share; a zero takes that of the others."""
+    shared = set(signs) - {Sign.ZERO}
+    return Sign.ZERO if not shared else shared.pop() if len(shared) == 1 else Sign.ANY
 
 
 def _product(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
@@ -68,11 +76,11 @@ def _difference(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
 
 
 def _largest(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
-    return Sign.NONNEGATIVE if Sign.NONNEGATIVE in signs else _same(signs, attributes)
+    return Sign.NONNEGATIVE if {Sign.NONNEGATIVE, Sign.ZERO} & set(signs) else _same(signs, attributes)
 
 
 def _least(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
-    return Sign.NONPOSITIVE if Sign.NONPOSITIVE in signs else _same(signs, attributes)
+    return Sign.NONPOSITIVE if {Sign.NONPOSITIVE, Sign.ZERO} & set(signs) else _same(signs, attributes)
 
 
 def _linear(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
@@ -82,10 +90,9 @@ def _linear(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
 
 
 def _clip(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
-    """Clip(x, low, high): a low bound >= 0 or a high bound <= 0 decides, else clipping keeps the sign of x only
-    where it cannot push over zero, which bounds of any other sign may."""
+    """Clip(x, low, high): a low bound >= 0 decides."""
     low = signs[1] if len(signs) > 1 else Sign.ANY
-    return Sign.NONNEGATIVE if low is Sign.NONNEGATIVE else Sign.ANY
+    return Sign.NONNEGATIVE if low in (Sign.NONNEGATIVE, Sign.ZERO) else Sign.ANY
 
 
 def _pad(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:

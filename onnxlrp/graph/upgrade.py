@@ -1,8 +1,8 @@
 """Models brought to an operator set and an IR version the relevance part can be written in.
 
 Opset 17 is the first with all operators used, and the newest that every runtime reads. A classifier at 17 or above is
-left as it is. One below is converted by onnx, and its answers before and after are compared. An IR version that is newer
-than the model's operators ask for is lowered, as runtimes refuse versions they do not know.
+left as it is. One below is converted by onnx, and its answers before and after are compared. An IR version newer
+than the operators ask for is lowered, as runtimes refuse versions they do not know.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _converted(model: Model) -> ModelProto:
 
 
 def _replace_graph(proto: ModelProto, changed: ModelProto) -> None:
-    """Give `proto` the nodes, small tensors and operator sets of a changed skeleton. Large weights stay where they are."""
+    """Give `proto` the nodes, small tensors and operator sets of a changed skeleton; large weights stay as they are."""
     graph = proto.graph
     own = {v.name for v in graph.input}
     large = {t.name for t in graph.initializer if is_large(t)}

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxlrp.errors import Problem
 
 PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # bits an element
-BITS = {TensorProto.DataType.Value(k): v for k, v in PACKED.items() if k in TensorProto.DataType.keys()}
+BITS = {number: PACKED[name] for name, number in TensorProto.DataType.items() if name in PACKED}
 OPAQUE = frozenset({TensorProto.STRING, TensorProto.UNDEFINED})  # types whose size does not follow from the shape
 
 
@@ -71,7 +71,7 @@ def size(tensor: TensorProto) -> int:
 
 
 def place(tensor: TensorProto, folder: Path | None) -> Place:
-    """Where an external tensor lies, for a model in `folder`; raises `ValueError` where it does not say so in numbers."""
+    """Where an external tensor lies, for a model in `folder`; raises `ValueError` where its numbers are none."""
     said = {entry.key: entry.value for entry in tensor.external_data}
     offset, length = int(said.get("offset", 0)), int(said.get("length", size(tensor)))
     if offset < 0 or length < 0:

@@ -55,6 +55,13 @@ class Fitted:
             values = np.moveaxis(values, 2, 0)
         return Prepared(np.ascontiguousarray(values, np.float32), Picture(picture.path, pixels).rgb)
 
+    def level(self, pixel: float) -> npt.NDArray[np.float32]:
+        """What a grey pixel (0 black, 255 white) becomes: [C, 1, 1] or [1, 1, C], to be spread over an input."""
+        way = self.preprocessing
+        grey = np.full(self.channels, pixel / way.scale, np.float32)
+        values = (grey - np.array(way.mean, np.float32)) / np.array(way.std, np.float32)
+        return values.astype(np.float32).reshape((-1, 1, 1) if way.layout == "NCHW" else (1, 1, -1))
+
 
 def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None) -> Fitted:
     """How pictures become an input of `shape` (batch first, None where free).
@@ -67,7 +74,7 @@ def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None)
         reason = f"has {len(shape)} axes, a batch of pictures has 4"
         raise OnnxLrpError(Problem("the model's input", reason, USE_PYTHON))
     way = _chosen(stated, override)
-    layout = _layout(shape) or (stated.layout if stated else None) or way.layout
+    layout = _layout(shape) or (stated.layout if stated else way.layout)
     if stated and override is None and layout != stated.layout:
         reason = f"is {_text(shape)}, which does not fit the stated layout {stated.layout}"
         raise OnnxLrpError(Problem("the model's input", reason, f"convert it with --layout {layout}"))
@@ -98,8 +105,15 @@ def _preset(presets: Mapping[str, Preprocessing], name: str) -> Preprocessing:
     return presets[name]
 
 
+def layout_of(shape: Shape, stated: Preprocessing | None = None) -> Layout:
+    """Where an input's channels are: as its shape gives away, else as the model says (`stated`), else first."""
+    return _layout(shape) or (stated.layout if stated else "NCHW")
+
+
 def _layout(shape: Shape) -> Layout | None:
     """The layout that the channel axis gives away; None where both or neither axis could be it."""
+    if len(shape) != 4:
+        return None
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
         return None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.graph.model import parse, read, with_graph
 
 
 def read_model(given: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
@@ -16,36 +15,12 @@ def read_model(given: str | Path | bytes | onnx.ModelProto) -> tuple[onnx.ModelP
     Raises `OnnxLrpError` where there is no such file, it cannot be read, or it holds no ONNX model.
     """
     if isinstance(given, onnx.ModelProto):
-        return _with_graph(given, "model"), "model"
+        return with_graph(given, "model"), "model"
     if isinstance(given, bytes):
-        return _parse(given, "model"), "model"
-    path = Path(given)
-    if path.is_dir():
-        raise OnnxLrpError(Problem(str(path), "is a folder", "name the .onnx file in it"))
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise OnnxLrpError(Problem(str(path), "there is no such file", "check the path")) from None
-    except OSError as error:
-        raise OnnxLrpError(Problem(str(path), f"cannot be read ({error.strerror})", "check its permissions")) from error
-    return _parse(data, str(path)), str(path)
+        return parse(given, "model"), "model"
+    return read(Path(given)), str(given)
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     """The model's metadata_props as a dict."""
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _parse(data: bytes, name: str) -> onnx.ModelProto:
-    try:
-        model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
-        reason = f"is not an ONNX file, or is cut off ({len(data)} bytes)"
-        raise OnnxLrpError(Problem(name, reason, "export the classifier again, or copy it again")) from error
-    return _with_graph(model, name)
-
-
-def _with_graph(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    if not model.graph.node:
-        raise OnnxLrpError(Problem(name, "holds no ONNX graph", "pass a model exported to ONNX"))
-    return model

@@ -6,7 +6,9 @@ plain classifier is converted in memory first.
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,12 @@ import onnx
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
+from onnxlrp.run.forward import forward_only
+from onnxlrp.run.preparing import layout_of
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.runtime import ModelLike, open_session, run_session
-
-_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
+from onnxlrp.run.signature import read_signature
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Explanation:
 
     `logits` [N, K] is the explained output (log-odds or, where `scores` says so, probabilities), `target` int64 [N] the
     class that was explained, `relevance` has the shape of the input, `outputs` holds every output of the model by name.
+    An explainer of several targets an input has `target` [N, T] and `relevance` [N, T, …].
     """
 
     logits: npt.NDArray[Any]
@@ -65,24 +66,23 @@ class Explainer:
     def __init__(self, path_or_model: ModelLike, device: str = "auto", **convert_options: Any) -> None:
         proto, name = read_model(path_or_model)
         metadata = metadata_of(proto)
-        self._name = name
         self._converted = contract.KEY_CONTRACT not in metadata
-        folder = Path(name).resolve().parent if isinstance(path_or_model, (str, Path)) else None
-        source: ModelLike = path_or_model
+        self._folder = Path(name).resolve().parent if isinstance(path_or_model, (str, Path)) else None
+        self._source: ModelLike = path_or_model
         if self._converted:
-            source = proto = _convert(path_or_model, proto, convert_options)
+            self._source = proto = _convert(path_or_model, proto, convert_options)
             metadata = metadata_of(proto)
         elif convert_options:
             given = ", ".join(sorted(convert_options))
             reason = f"is an explainer already, so {given} cannot be chosen any more"
             raise OnnxLrpError(Problem(name, reason, "convert the original classifier again"))
         self._metadata = metadata
-        opened = open_session(source, device, folder)
+        opened = open_session(self._source, device, self._folder)
         self._session, self._provider, self._reason = opened.session, opened.provider, opened.reason
-        self._read_contract()
+        self._signature = read_signature(name, metadata, self._session.get_inputs(), self._session.get_outputs())
 
     def __repr__(self) -> str:
-        return f"Explainer({self._name!r}, provider={self.provider!r}, input_shape={self.input_shape})"
+        return f"Explainer({self.name!r}, provider={self.provider!r}, input_shape={self.input_shape})"
 
     @property
     def provider(self) -> str:
@@ -97,7 +97,7 @@ class Explainer:
     @property
     def name(self) -> str:
         """The model's path, or "model" where it came from memory."""
-        return self._name
+        return self._signature.name
 
     @property
     def converted(self) -> bool:
@@ -107,12 +107,17 @@ class Explainer:
     @property
     def input_name(self) -> str:
         """The name of the input that is explained."""
-        return self._input_name
+        return self._signature.image
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
         """The declared shape of that input, batch first; None where an axis is free."""
-        return self._input_shape
+        return self._signature.shape
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output that is explained."""
+        return self._signature.output
 
     @property
     def preprocessing(self) -> contract.Preprocessing | None:
@@ -121,14 +126,19 @@ class Explainer:
         return contract.Preprocessing.from_json(text) if text else None
 
     @property
+    def layout(self) -> contract.Layout:
+        """Where the input's channels are: as its shape gives away, else as the pre-processing says, else "NCHW"."""
+        return layout_of(self.input_shape, self.preprocessing)
+
+    @property
     def labels(self) -> list[str] | None:
         """The names of the K classes, or None where the model does not carry them."""
-        return None if self._labels is None else list(self._labels)
+        return None if self._signature.labels is None else list(self._signature.labels)
 
     @property
     def classes(self) -> int | None:
         """K, the number of classes, where the model declares it."""
-        return self._classes
+        return self._signature.classes
 
     @property
     def scores(self) -> str:
@@ -141,145 +151,109 @@ class Explainer:
         return self._metadata.get(contract.KEY_COMPOSITE, "")
 
     @property
+    def start(self) -> str:
+        """Where relevance starts: "logit", "one-hot", "contrastive", "softmax-gradient" or "fed"."""
+        return self._metadata.get(contract.KEY_START, "logit")
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The rule of every layer on the way, as the model's metadata has it; {} where it does not say."""
+        rules: dict[str, str] = json.loads(self._metadata.get(contract.KEY_RULES) or "{}")
+        return rules
+
+    @property
     def taps(self) -> list[str]:
         """The outputs that hold relevance of inner tensors, in the model's order."""
-        return [name for name in self._outputs if name.startswith(contract.tap_name(""))]
+        return self._signature.taps
 
     @property
     def fixed_target(self) -> int | None:
-        """The choice baked into the model (-1 for the predicted class); None where `target` is an input."""
-        return self._fixed_target
+        """The choice baked into the model (-1 for the predicted class); None where the caller chooses."""
+        return self._signature.fixed_target
 
-    def explain(self, batch: npt.NDArray[Any], target: int | npt.ArrayLike | None = None) -> Explanation:
+    @property
+    def targets_per_input(self) -> int | None:
+        """How many classes of each input one run explains (`--targets-per-input`); None for one."""
+        return self._signature.targets_per_input
+
+    @property
+    def fed(self) -> bool:
+        """Whether relevance starts from an input of its own (`--start fed`) rather than from a class."""
+        return self._signature.fed
+
+    @property
+    def conditions(self) -> dict[str, int]:
+        """{layer: its number of channels} for the layers whose channels can be chosen (`--condition LAYER=input`)."""
+        return dict(self._signature.conditions)
+
+    def explain(
+        self,
+        batch: npt.NDArray[Any],
+        target: int | npt.ArrayLike | None = None,
+        *,
+        start: npt.ArrayLike | None = None,
+        conditions: Conditions | None = None,
+    ) -> Explanation:
         """Explain `batch` [N, …], already pre-processed, for `target`: None for the predicted class, one class, or [N].
 
+        An explainer of several targets an input (`targets_per_input`) takes [N, T], or [T] for all inputs alike; one
+        that is `fed` takes, instead of a target, `start` [N, K] or [K]: the relevance of each class score to begin
+        with. `conditions` {layer: mask [N, C] or [C]} says how much of each channel's relevance passes (0 none, 1 all)
+        at the layers of `.conditions`; at those not mentioned everything passes.
+
         A model whose batch size is fixed gets the batch in pieces, the last one filled up. Raises `OnnxLrpError` where
-        shape, dtype or target do not fit the model, and `RunError` where the runtime gives up.
+        something does not fit the model, and `RunError` where the runtime gives up.
         """
-        array = self._checked(np.asarray(batch))
-        targets = self._targets(target, len(array))
-        size = self._input_shape[0] or len(array)
-        pieces = []
-        for start in range(0, len(array), size):
-            pieces.append(self._run_piece(array[start : start + size], targets[start : start + size], size))
-        outputs = {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
-        logits = outputs[self._output_name].reshape(len(array), -1)
-        self._check_range(targets, logits.shape[1])
-        explained = outputs[contract.EXPLAINED].astype(np.int64).reshape(-1)
+        feeds = feeds_for(self._signature, batch, target, start, conditions)
+        outputs = self._run(self._session, feeds)
+        count = len(feeds[self.input_name])
+        logits = outputs[self.output_name].reshape(count, -1)
+        if contract.TARGET in feeds:
+            check_range(feeds[contract.TARGET], logits.shape[1])
+        many = self.targets_per_input
+        explained = outputs[contract.EXPLAINED].astype(np.int64).reshape((count,) if many is None else (count, many))
         return Explanation(logits, explained, outputs[contract.RELEVANCE], outputs, self.scores)
 
-    def _run_piece(
-        self, batch: npt.NDArray[Any], targets: npt.NDArray[np.int64], size: int
-    ) -> dict[str, npt.NDArray[Any]]:
-        """Every output for at most `size` inputs, padded to `size` for the run and cut again after it."""
-        missing = size - len(batch)
-        feeds: dict[str, Any] = {self._input_name: np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])}
-        if self._fixed_target is None:
-            feeds[contract.TARGET] = np.concatenate([targets, np.repeat(targets[-1:], missing)])
-        outputs = {name: np.atleast_1d(output) for name, output in run_session(self._session, feeds).items()}
-        # A tap behind a reshape may hold several rows a sample.
-        return {name: output[: len(batch) * max(1, len(output) // size)] for name, output in outputs.items()}
+    def predict(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The explained output [N, K] for `batch`, without relevance: as fast as the classifier alone.
 
-    def _checked(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """`batch`, contiguous, if it is what the model's input takes."""
-        expected = tuple("N" if i == 0 else s for i, s in enumerate(self._input_shape))
-        wanted = f"[{', '.join('any' if s is None else str(s) for s in expected)}]"
-        got = f"[{', '.join(map(str, batch.shape))}]"
-        if batch.ndim != len(expected):
-            reason = f"has {batch.ndim} axes {got}, the model takes {len(expected)} {wanted}"
-            raise OnnxLrpError(Problem("batch", reason, "a single input needs a batch axis: batch[None]"))
-        if any(isinstance(e, int) and e != s for e, s in zip(expected, batch.shape, strict=True)):
-            raise OnnxLrpError(Problem("batch", f"has the shape {got}, the model takes {wanted}", ""))
-        if len(batch) == 0:
-            raise OnnxLrpError(Problem("batch", f"is empty: it has the shape {got}", "pass at least one input"))
-        if batch.dtype != self._dtype:
-            reason = f"has the dtype {batch.dtype}, the model takes {self._dtype}"
-            raise OnnxLrpError(Problem("batch", reason, f"batch.astype(np.{self._dtype}), after pre-processing"))
-        return np.ascontiguousarray(batch)
+        The first call opens a second session, with the classifier's nodes only. Raises as `explain`.
+        """
+        images = checked_batch(self._signature, np.asarray(batch))
+        scores = self._run(self._classifier, {self.input_name: images})[self.output_name]
+        return scores.reshape(len(images), -1)
 
-    def _targets(self, target: int | npt.ArrayLike | None, count: int) -> npt.NDArray[np.int64]:
-        """int64 [N], checked as far as it can be before the model has run."""
-        if self._fixed_target is not None:
-            if target is not None and not np.all(np.asarray(target) == self._fixed_target):
-                choice = "the predicted class" if self._fixed_target < 0 else f"class {self._fixed_target}"
-                reason = f"{self._name} always explains {choice}"
-                raise OnnxLrpError(Problem("target", reason, "convert it without --target to choose at run time"))
-            return np.full(count, self._fixed_target, np.int64)
-        given = np.asarray(contract.PREDICTED if target is None else target)
-        if given.dtype.kind not in "iu":
-            raise OnnxLrpError(Problem("target", f"has the dtype {given.dtype}", "pass an int or int64 [N]"))
-        if given.ndim > 0 and given.shape != (count,):
-            reason = f"has the shape {list(given.shape)} for a batch of {count}"
-            raise OnnxLrpError(Problem("target", reason, f"pass one class, or {count}"))
-        targets = np.broadcast_to(given.astype(np.int64), (count,))
-        if self._classes is not None:
-            self._check_range(targets, self._classes)
-        return targets
+    @functools.cached_property
+    def _classifier(self) -> Any:
+        """A session of the classifier alone, on the device of the explainer."""
+        proto = forward_only(read_model(self._source)[0], self.output_name)
+        return open_session(proto, self.provider.lower(), self._folder).session
 
-    def _check_range(self, targets: npt.NDArray[np.int64], classes: int) -> None:
-        wrong = targets[(targets < contract.PREDICTED) | (targets >= classes)]
-        if len(wrong):
-            reason = f"{wrong[0]} is out of range: the model has {classes} classes"
-            remedy = f"choose 0..{classes - 1}, or {contract.PREDICTED} for the predicted class"
-            raise OnnxLrpError(Problem("target", reason, remedy))
-
-    def _read_contract(self) -> None:
-        """Find the contract's names in the session, or say which of them is missing."""
-        version = self._metadata[contract.KEY_CONTRACT]
-        if version != str(contract.VERSION):
-            reason = f"was written for contract {version}, this onnxlrp knows {contract.VERSION}"
-            raise OnnxLrpError(Problem(self._name, reason, "upgrade onnxlrp, or convert the classifier again"))
-        inputs = {value.name: value for value in self._session.get_inputs()}
-        outputs = {value.name: value for value in self._session.get_outputs()}
-        self._outputs = list(outputs)
-        self._input_name = self._metadata.get(contract.KEY_INPUT, "")
-        self._output_name = self._metadata.get(contract.KEY_OUTPUT, "")
-        wanted = [(self._input_name, inputs, "input", contract.KEY_INPUT)]
-        wanted += [(self._output_name, outputs, "output", contract.KEY_OUTPUT)]
-        wanted += [(name, outputs, "output", name) for name in (contract.RELEVANCE, contract.EXPLAINED)]
-        for name, held, kind, key in wanted:
-            if name not in held:
-                reason = f"claims to be an explainer, but its {kind} {name!r} ({key}) is missing"
-                raise OnnxLrpError(Problem(self._name, reason, "convert the classifier again"))
-        self._labels = _labels(self._metadata.get(contract.KEY_LABELS, ""))
-        self._fixed_target = self._read_fixed_target(inputs)
-        others = sorted(set(inputs) - {self._input_name, contract.TARGET})
-        if others:
-            reason = f"needs further inputs ({', '.join(others)}), and only {self._input_name} can be fed here"
-            raise OnnxLrpError(Problem(self._name, reason, "run it with onnxruntime directly"))
-        value = inputs[self._input_name]
-        if value.type not in _DTYPES:
-            reason = f"its input {value.name} is {value.type}"
-            raise OnnxLrpError(Problem(self._name, reason, f"only {', '.join(_DTYPES)} can be explained"))
-        self._dtype = np.dtype(_DTYPES[value.type])
-        self._input_shape = tuple(axis if isinstance(axis, int) else None for axis in value.shape)
-        shape = outputs[self._output_name].shape
-        self._classes = shape[1] if len(shape) == 2 and isinstance(shape[1], int) else None
-
-    def _read_fixed_target(self, inputs: dict[str, Any]) -> int | None:
-        if contract.TARGET in inputs:
-            return None
-        choice = self._metadata.get(contract.KEY_TARGET, "")
-        if choice == "predicted":
-            return contract.PREDICTED
-        if not choice.isdecimal():
-            reason = f"has no input {contract.TARGET!r}, and its {contract.KEY_TARGET} is {choice!r}"
-            raise OnnxLrpError(Problem(self._name, reason, "convert the classifier again"))
-        return int(choice)
+    def _run(self, session: Any, feeds: Feeds) -> dict[str, Array]:
+        """Every output for all rows of `feeds`, in pieces where the batch size is fixed."""
+        count = len(feeds[self.input_name])
+        size = self.input_shape[0] or count
+        pieces = [
+            _run_piece(session, {name: rows[first : first + size] for name, rows in feeds.items()}, size)
+            for first in range(0, count, size)
+        ]
+        return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
 
-def _labels(text: str) -> list[str] | None:
-    """The class names in the metadata, None where there are none."""
-    if not text:
-        return None
-    try:
-        labels = json.loads(text)
-    except ValueError:
-        labels = None
-    if not isinstance(labels, list):
-        reason = f"the metadata {contract.KEY_LABELS} is no JSON list"
-        raise OnnxLrpError(Problem("model", reason, "convert the model again with --labels"))
-    return [str(label) for label in labels]
+def _run_piece(session: Any, feeds: Feeds, size: int) -> dict[str, Array]:
+    """Every output for at most `size` rows, filled up to `size` for the run and cut again after it."""
+    count = len(next(iter(feeds.values())))
+    filled = {
+        name: np.concatenate([rows, np.repeat(rows[-1:], size - count, axis=0)]) if count < size else rows
+        for name, rows in feeds.items()
+    }
+    outputs = {name: np.atleast_1d(output) for name, output in run_session(session, filled).items()}
+    # A tap behind a reshape may hold several rows a sample.
+    return {name: output[: count * max(1, len(output) // size)] for name, output in outputs.items()}
+
+
+def _joined(pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _convert(path_or_model: ModelLike, proto: onnx.ModelProto, options: dict[str, Any]) -> onnx.ModelProto:

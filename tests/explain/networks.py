@@ -23,7 +23,7 @@ HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 # Convolutions, max pooling, dense layers: a VGG in small.
 PLAIN = """
 plain (float[N, 3, 6, 6] image, float[4, 3, 3, 3] w1, float[4] b1, float[5, 4, 3, 3] w2, float[5] b2,
-       float[45, 6] w3, float[6] b3, float[6, 4] w4, float[4] b4) => (float[N, 4] logits) {
+       float[45, 16] w3, float[16] b3, float[16, 4] w4, float[4] b4) => (float[N, 4] logits) {
   [conv1] z1 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, w1, b1)
   [relu1] a1 = Relu(z1)
   [pool] p1 = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(a1)
@@ -102,8 +102,8 @@ def run(proto: ModelProto, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def explain(proto: ModelProto, x: np.ndarray, targets: Any = None, **options: Any) -> dict[str, np.ndarray]:
     """Everything that the network's explainer answers. Without `targets` the explainer has no such input."""
-    fed = {k: options.pop(k) for k in list(options) if k == "start_values" or k.startswith("condition/")}
-    feeds = {proto.graph.input[0].name: x, **{k.replace("start_values", "start"): v for k, v in fed.items()}}
+    fed = {k: options.pop(k) for k in list(options) if k == "fed_start" or k.startswith("condition/")}
+    feeds = {proto.graph.input[0].name: x, **{k.replace("fed_start", "start"): v for k, v in fed.items()}}
     if targets is not None:
         feeds["target"] = np.asarray(targets, np.int64)
     return run(onnxlrp.convert(proto, **options).model, feeds)

@@ -36,7 +36,9 @@ class Seen:
 Rule = Callable[[Seen], list[Array]]
 
 
-def linear(name: str, epsilon: float = 1e-6, stabilizer: str = "sign", bias: str = "keep", **parameters: object) -> Rule:
+def linear(
+    name: str, epsilon: float = 1e-6, stabilizer: str = "sign", bias: str = "keep", **parameters: object
+) -> Rule:
     """A linear layer's rule of the catalogue."""
 
     def rule(seen: Seen) -> list[Array]:
@@ -45,7 +47,9 @@ def linear(name: str, epsilon: float = 1e-6, stabilizer: str = "sign", bias: str
         if epsilon == 0:  # LRP-0 says nothing where z = 0
             z = seen.xs[0] @ seen.w.T + b
             return [seen.xs[0] * (np.divide(seen.r, z, out=np.zeros_like(z), where=z != 0) @ seen.w)]
-        return [RESTATEMENTS[name](seen.xs[0], seen.w, b, seen.r, Stabilizer(epsilon, stabilizer), **parameters).relevance]
+        return [
+            RESTATEMENTS[name](seen.xs[0], seen.w, b, seen.r, Stabilizer(epsilon, stabilizer), **parameters).relevance
+        ]
 
     return rule
 
@@ -127,7 +131,7 @@ DEFAULTS: dict[str, Rule] = {
     **dict.fromkeys(("Relu", "Flatten", "BatchNormalization"), passing),
 }
 SUMS: dict[str, Rule] = {name: summed(name) for name in ("epsilon", "ratio", "equal")}
-RESIDUAL: dict[str, Rule] = {
+MODES: dict[str, Rule] = {
     **SUMS,
     "main": main_else(SUMS["epsilon"]),
     "latest": main_else(SUMS["ratio"]),
@@ -168,8 +172,8 @@ class Network:
         edits: Mapping[str, Callable[[Array], Array]] | None = None,
         at: str | None = None,
     ) -> dict[str, Array]:
-        """The relevance of every tensor, from `start` at the output (or at the tensor `at`). `rules` go by a node's name
-        or else its operator; `edits` change what arrives at a tensor before it goes on."""
+        """The relevance of every tensor, from `start` at the output (or at the tensor `at`). `rules` go by a node's
+        name or else its operator; `edits` change what arrives at a tensor before it goes on."""
         tensors = self.tensors(x)
         found = {at or self.proto.graph.output[0].name: np.asarray(start, np.float64)}
         for node in reversed(self.proto.graph.node):
@@ -187,7 +191,9 @@ class Network:
 
     def _seen(self, node: NodeProto, carriers: list[str], tensors: Mapping[str, Array], r: Array) -> Seen:
         flat = [tensors[c].reshape(len(r), -1) for c in carriers]
-        known = self.matrix(node, tensors[carriers[0]].shape[1:]) if node.op_type in (*LINEAR, "MaxPool") else (None, None)
+        known = (
+            self.matrix(node, tensors[carriers[0]].shape[1:]) if node.op_type in (*LINEAR, "MaxPool") else (None, None)
+        )
         skips = tuple(any(c in self._ancestors(o) for o in carriers if o != c) for c in carriers)
         return Seen(node, flat, tensors[node.output[0]].reshape(len(r), -1), r.reshape(len(r), -1), *known, skips)
 

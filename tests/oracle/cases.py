@@ -65,11 +65,10 @@ def case(name: str, variant: str = "mixed", batch: int | None = None) -> ModelPr
         rectified(proto)
     if variant == "gated":
         proto.graph.node.append(helper.make_node("Relu", ["y"], ["z"]))
-        element_type = proto.graph.output[0].type.tensor_type.elem_type
-        proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", element_type, None))
+        proto.graph.output[0].name = "z"
     if batch is not None:
-        proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
-        proto.graph.output[0].type.tensor_type.ClearField("shape")
+        for value in (proto.graph.input[0], proto.graph.output[0]):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
     onnx.checker.check_model(proto, full_check=True)
     return proto
 

@@ -27,22 +27,23 @@ FED = "fed"
 
 
 @contextlib.contextmanager
-def weights(folded: bool) -> Iterator[None]:
-    """Whether weights as small as the cases' are folded when converting, or stay nodes as large ones do."""
-    if folded:
+def mode(name: str) -> Iterator[None]:
+    """How to convert. `folded`: weights as small as the cases' are folded; `nodes`: they stay nodes, as large ones do;
+    `terms`: the same, and nothing that is known of signs is made use of."""
+    if name == "folded":
         yield
         return
     limits = {"onnxlrp.graph.model.LARGE": 80, "onnxlrp.graph.build.FOLD_LIMIT": 12, "onnxlrp.graph.facts.FOLD_LIMIT": 12}
     with contextlib.ExitStack() as stack:
-        for name, limit in limits.items():
-            stack.enter_context(mock.patch(name, limit))
+        for target, limit in limits.items():
+            stack.enter_context(mock.patch(target, limit))
         yield
 
 
-def layers_of(proto: ModelProto) -> tuple[Builder, list[Layer]]:
+def layers_of(proto: ModelProto, exact: bool = True) -> tuple[Builder, list[Layer]]:
     """A builder for the model and its layers."""
     model = load(proto)
-    build = Builder(infer(model, model.inputs[0].name))
+    build = Builder(infer(model, model.inputs[0].name), exact)
     found, problems = view(build, model.outputs[0].name)
     assert not problems, problems
     return build, found
@@ -51,7 +52,7 @@ def layers_of(proto: ModelProto) -> tuple[Builder, list[Layer]]:
 def extended(proto: ModelProto, build: Builder, outputs: Mapping[str, Value], fed: Sequence[Value]) -> ModelProto:
     """The model with what the builder made appended; `fed` are new inputs, `outputs` all of its outputs."""
     shown = [build.output(value, name) for name, value in outputs.items()]
-    graph, constants, notes = build.finish(shown)
+    graph, constants, notes = build.finish([v.name for v in shown])
     graph = tidy(graph)
     nodes = export(graph, notes)
     used = {i for n in nodes for i in n.input}
@@ -84,14 +85,14 @@ def planned(layers: Sequence[Layer], rule: Rule, facts: Facts) -> Plan:
 
 
 def relevances(
-    proto: ModelProto, rules: Mapping[str, Rule], image: np.ndarray, fed: np.ndarray, folded: bool = True
+    proto: ModelProto, rules: Mapping[str, Rule], image: np.ndarray, fed: np.ndarray, how: str = "folded"
 ) -> dict[str, np.ndarray | Exception]:
     """The relevance of the tensor x under each rule, for an image and the relevance fed at the output; what a rule
     raised where it did. Fed at a Relu's output, relevance is taken to vanish where that does."""
     results: dict[str, np.ndarray | Exception] = {}
     reached: dict[str, Value] = {}
-    with weights(folded):
-        build, found = layers_of(proto)
+    with mode(how):
+        build, found = layers_of(proto, exact=how != "terms")
         output = proto.graph.output[0].name
         source = Value(FED, build.facts.element_type(output))
         gate = build.tensor(output) if found[-1].kind == "activation" else None
@@ -103,13 +104,18 @@ def relevances(
                 continue
             reached[name] = totals["x"].value if "x" in totals else build.op("Sub", build.tensor("x"), build.tensor("x"))
         model = extended(proto, build, {f"relevance/{name}": value for name, value in reached.items()}, [source])
-    outputs = cases.run(model, fitting(model, {proto.graph.input[0].name: image, FED: fed}))
+    try:
+        outputs = cases.run(model, fitting(model, {proto.graph.input[0].name: image, FED: fed}))
+    except Exception as error:  # one rule makes an invalid graph: which?
+        if len(rules) == 1:
+            return dict.fromkeys(rules, error)
+        return {name: relevances(proto, {name: rule}, image, fed, how)[name] for name, rule in rules.items()}
     return results | {name: outputs[f"relevance/{name}"] for name in reached}
 
 
-def relevance(proto: ModelProto, rule: Rule, image: np.ndarray, fed: np.ndarray, folded: bool = True) -> np.ndarray:
+def relevance(proto: ModelProto, rule: Rule, image: np.ndarray, fed: np.ndarray, how: str = "folded") -> np.ndarray:
     """The same for one rule."""
-    result = relevances(proto, {"alone": rule}, image, fed, folded)["alone"]
+    result = relevances(proto, {"alone": rule}, image, fed, how)["alone"]
     if isinstance(result, Exception):
         raise result
     return result
@@ -125,11 +131,11 @@ def emitted(
     make: Callable[[Builder, Layer], Mapping[str, Value]],
     fed: Mapping[str, np.ndarray],
     image: np.ndarray,
-    folded: bool = True,
+    how: str = "folded",
 ) -> dict[str, np.ndarray]:
     """What `make` has the builder compute of the model's last layer, for an image and values fed by name."""
-    with weights(folded):
-        build, found = layers_of(proto)
+    with mode(how):
+        build, found = layers_of(proto, exact=how != "terms")
         values = make(build, found[-1])
         model = extended(proto, build, values, [Value(name, TensorProto.FLOAT) for name in fed])
     return cases.run(model, fitting(model, {proto.graph.input[0].name: image, **fed}))

@@ -62,14 +62,15 @@ def rounding(w: Array) -> float:
 
 
 def share(r: Array, stab: Stabilizer, *terms: Term, weight: float = 1.0) -> Restated:
-    """weight · Σ x′ ⊙ W′ᵀ[R ⊘ stab(Σ W′x′ + b′)]; where R is zero, so is the quotient."""
+    """weight · Σ x′ ⊙ W′ᵀ[R ⊘ stab(Σ W′x′ + b′)]; where R or the denominator is zero, so is the quotient."""
     z, bias, size = (np.zeros_like(r) for _ in range(3))
     for x, w, b in terms:
         z, bias, size = z + x @ w.T + b, bias + b, size + np.abs(x) @ np.abs(w).T + np.abs(b)
     unit = sum(rounding(w) for _, w, _ in terms)
     below = stab(z)
-    s = np.divide(r, below, out=np.zeros_like(r), where=r != 0)
-    relative = np.divide(unit * size, np.abs(below), out=np.zeros_like(r), where=r != 0)
+    live = (r != 0) & (below != 0)
+    s = np.divide(r, below, out=np.zeros_like(r), where=live)
+    relative = np.divide(unit * size, np.abs(below), out=np.zeros_like(r), where=live)
     relevance, error = np.zeros_like(terms[0][0] * r[:, :1]), np.zeros_like(terms[0][0] * r[:, :1])
     for x, w, _ in terms:
         relevance = relevance + x * (s @ w)
@@ -156,4 +157,4 @@ def gradient(x: Array, w: Array, b: Array, r: Array, stab: Stabilizer) -> Restat
 Restatement = Callable[..., Restated]
 RESTATEMENTS: dict[str, Restatement] = {
     f.__name__: f for f in (epsilon, alpha_beta, zplus, gamma, zbox, wsquare, flat, zplus_ones, ratio, equal, gradient)
-} | {"norm": epsilon}
+} | {"norm": epsilon, "main": equal}  # main differs from equal where an input of a sum is known to be a skip

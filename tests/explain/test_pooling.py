@@ -1,0 +1,62 @@
+"""Max pooling: to the winner, or as if it were an average."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnxlrp
+
+from .conftest import Subject, subject
+from .networks import CLOSE, RESIDUAL, distance, explain, images, network
+from .restated import Rule, average, linear, winner
+
+Rules = dict[str, Rule]
+
+
+@pytest.mark.parametrize(("mode", "rule"), [("winner", winner), ("average", average)])
+def test_mode(plain: Subject, default_rules: Rules, mode: str, rule: Rule) -> None:
+    """The map, and the relevance of what is pooled."""
+    found = explain(plain.proto, plain.x, plain.targets, max_pool=mode, taps=["relu1"])
+    expected = plain.restated.relevance(plain.x, plain.start, {**default_rules, "MaxPool": rule})
+    assert distance(found["relevance/a1"], expected["a1"]) < CLOSE
+    assert distance(found["relevance"], expected["image"]) < CLOSE
+
+
+@pytest.mark.parametrize("mode", ["winner", "average"])
+def test_overlapping_windows(mode: str) -> None:
+    """3×3 windows of stride 2, as ResNet has them: nothing is lost where they overlap."""
+    proto = network("""
+        overlapping (float[N, 2, 7, 7] image, float[18, 3] w1, float[3] b1) => (float[N, 3] logits) {
+          [pool] p = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(image)
+          [flatten] f = Flatten(p)
+          [dense] logits = Gemm(f, w1, b1)
+        }""")
+    small = subject(proto, images(shape=(2, 7, 7)))
+    rules = {"Gemm": linear("epsilon"), "MaxPool": winner if mode == "winner" else average}
+    found = explain(proto, small.x, small.targets, max_pool=mode, composite="epsilon", taps=["flatten", "pool"])
+    expected = small.restated.relevance(small.x, small.start, rules)
+    assert distance(found["relevance"], expected["image"]) < CLOSE
+    if mode == "winner":
+        assert np.allclose(found["relevance"].sum((1, 2, 3)), found["relevance/p"].sum((1, 2, 3)), rtol=1e-5)
+
+
+def test_ties_go_to_the_first() -> None:
+    """Where a whole window is equal, as in a black background, the first element of it gets all."""
+    proto = network("""
+        tied (float[N, 1, 4, 4] image, float[4, 2] w1, float[2] b1) => (float[N, 2] logits) {
+          [pool] p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(image)
+          [flatten] f = Flatten(p)
+          [dense] logits = Gemm(f, w1, b1)
+        }""")
+    found = explain(proto, np.ones([1, 1, 4, 4], np.float32), [0], composite="epsilon")["relevance"]
+    assert np.count_nonzero(found) == 4
+    assert np.count_nonzero(found[0, 0, ::2, ::2]) == 4
+
+
+def test_a_mode_without_a_max_pooling_is_refused() -> None:
+    """An option that can do nothing is a mistake."""
+    with pytest.raises(onnxlrp.OnnxLrpError, match=r"--max-pool.*no layer of kind max pooling"):
+        onnxlrp.convert(network(RESIDUAL), max_pool="average")
+    with pytest.raises(onnxlrp.OnnxLrpError, match="Did you mean average"):
+        onnxlrp.convert(network(RESIDUAL), max_pool="avrage")

@@ -1,0 +1,94 @@
+"""What must hold of any explainer, whatever classifier it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import NodeProto
+
+import onnxlrp
+from onnxlrp.contract import EXPLAINED, KEY_INPUT, KEY_OUTPUT, PREDICTED, RELEVANCE, TARGET
+from onnxlrp.graph.model import load
+from onnxlrp.graph.upgrade import LOWEST, upgrade
+
+Outputs = dict[str, np.ndarray]
+
+
+def holds(classifier: Path, explainer: Path, image: np.ndarray, growth: float | None = None) -> Outputs:
+    """Convert `classifier` to `explainer`, check the contract on a batch of images, and return the explainer's outputs.
+
+    `growth` is how many times the classifier's size the explainer's file may have at most.
+    """
+    made = onnxlrp.convert(classifier)
+    files = made.save(explainer)
+    assert files == [explainer], "one file, wherever the classifier's weights were"
+    again = onnxlrp.convert(classifier).save(explainer.with_suffix(".again"))
+    assert explainer.read_bytes() == again[0].read_bytes(), "the same bytes when converted twice"
+    onnx.checker.check_model(str(explainer), full_check=True)
+    proto = onnx.load(explainer)
+    before = forward_nodes(classifier)
+    assert frozen(proto.graph.node[: len(before)]) == frozen(before), "the classifier's nodes come first, untouched"
+    metadata = {p.key: p.value for p in proto.metadata_props}
+    outputs = run(explainer, {metadata[KEY_INPUT]: image, TARGET: np.full(len(image), PREDICTED)})
+    alone = run(with_constant_weights(classifier, explainer.parent), {metadata[KEY_INPUT]: image})
+    check_outputs(outputs, alone, image, metadata[KEY_OUTPUT])
+    if growth is not None:
+        assert explainer.stat().st_size <= growth * size_on_disk(classifier)
+    return outputs
+
+
+def check_outputs(outputs: Outputs, alone: Outputs, image: np.ndarray, explained: str) -> None:
+    """The classifier's outputs are what they were, to the bit; relevance is finite, there, and of the image's shape."""
+    for name, values in alone.items():
+        np.testing.assert_array_equal(outputs[name], values, err_msg=name)
+    np.testing.assert_array_equal(outputs[EXPLAINED], alone[explained].reshape(len(image), -1).argmax(1))
+    relevance = outputs[RELEVANCE]
+    assert relevance.shape == image.shape
+    assert relevance.dtype == image.dtype
+    assert np.isfinite(relevance).all()
+    assert (np.abs(relevance).reshape(len(image), -1).max(1) > 0).all()
+
+
+def with_constant_weights(classifier: Path, folder: Path) -> Path:
+    """The classifier without weights among its inputs: ONNX Runtime computes less in advance where they may be fed."""
+    proto = onnx.load(classifier)
+    weights = {t.name for t in proto.graph.initializer}
+    inputs = [v for v in proto.graph.input if v.name not in weights]
+    if len(inputs) == len(proto.graph.input):
+        return classifier
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    proto.ir_version = max(proto.ir_version, 4)
+    path = folder / "constant.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def forward_nodes(classifier: Path) -> list[NodeProto]:
+    """The classifier's nodes; for one of an old operator set, those of its conversion, which is compared by numbers."""
+    proto = onnx.load(classifier, load_external_data=False)
+    old = any(o.domain in ("", "ai.onnx") and o.version < LOWEST for o in proto.opset_import)
+    return list((upgrade(load(classifier)).proto if old else proto).graph.node)
+
+
+def frozen(nodes: object) -> list[bytes]:
+    """Nodes as bytes, to be compared."""
+    return [n.SerializeToString(deterministic=True) for n in nodes]  # type: ignore[attr-defined]
+
+
+def run(path: Path, feeds: dict[str, np.ndarray]) -> Outputs:
+    """Every output of a model by name, with all optimisations but the CPU's layout changes, which regroup sums."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def size_on_disk(classifier: Path) -> int:
+    """The bytes of a classifier with all files of external data."""
+    return sum(p.stat().st_size for p in classifier.parent.glob(f"{classifier.name}*"))

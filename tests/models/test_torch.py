@@ -1,0 +1,62 @@
+"""The VGGs and ResNets of torchvision, in every form in which torch exports them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tools import zoo
+from torch import nn
+
+from . import contract
+
+SIZE = 64  # pixels; the networks' own 224 are for the slow tests
+VGG, RESNET = 1.02, 1.03  # how many times the classifier's size its explainer may have
+FAST = ("vgg11_bn", "resnet18")
+
+
+@functools.cache
+def network(name: str, size: int) -> nn.Module:
+    """One is built once for all its exports."""
+    return zoo.build(name, size)
+
+
+def export(name: str, kind: str, batch: str | int, folder: Path, size: int = SIZE) -> Path:
+    """The exported classifier's path."""
+    path = folder / f"{name}.onnx"
+    zoo.EXPORTS[kind](network(name, size), zoo.inputs(name, 2, size), path, batch)
+    return path
+
+
+def check(name: str, kind: str, batch: str | int, folder: Path, size: int = SIZE) -> None:
+    path = export(name, kind, batch, folder, size)
+    count = batch if isinstance(batch, int) else 3
+    image = zoo.inputs(name, count, size).numpy().astype(np.float32)
+    growth = VGG if name.startswith("vgg") else RESNET
+    contract.holds(path, folder / "explainer.onnx", image, growth)
+
+
+def cases(names: tuple[str, ...], slow: bool) -> list[object]:
+    """Every network in every form; the slow ones are those that are not fast."""
+    return [
+        pytest.param(name, kind, batch, marks=[pytest.mark.slow] if slow else [])
+        for name in names
+        for kind in zoo.EXPORTS
+        for batch in ("N", 1)
+    ]
+
+
+others = tuple(n for n in zoo.RANDOM if n not in FAST)
+
+
+@pytest.mark.parametrize(("name", "kind", "batch"), [*cases(FAST, False), *cases(others, True)])
+def test_every_network_in_every_form(name: str, kind: str, batch: str | int, tmp_path: Path) -> None:
+    check(name, kind, batch, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+def test_at_full_size(name: str, tmp_path: Path) -> None:
+    check(name, "legacy", "N", tmp_path, zoo.SIZE)

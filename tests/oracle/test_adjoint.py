@@ -1,0 +1,143 @@
+"""Linear layers by themselves: apply is the forward map, transpose its adjoint; and the tests notice when it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from onnxlrp.graph.build import ONE, Builder, Symbol, Value
+from onnxlrp.layers.registry import Layer, Linear
+
+from . import cases, emitting
+from .emitting import emitted, layers_of, relevance
+from .restatement import Stabilizer
+from .test_linear import EPSILON, compared, drawn, make, measured, restated, sound_seed
+
+TOLERANCE = 1e-5
+REPRESENTATIVE = ["conv_padded", "conv_groups_stride", "conv_bn", "gemm_transb", "matmul_3d_add", "add", "averagepool_padded"]
+
+
+def plain(build: Builder, layer: Linear) -> Symbol:
+    return layer.w
+
+
+def ones(build: Builder, layer: Linear) -> Symbol:
+    return ONE
+
+
+def positive(build: Builder, layer: Linear) -> Symbol:
+    return build.positive(layer.w)
+
+
+def gap(name: str, how: str, weight: Callable[[Builder, Linear], Symbol]) -> float:
+    """|⟨A x, g⟩ - ⟨x, Aᵀ g⟩| relative to |A x| |g|."""
+    proto = cases.case(name)
+    build, found = layers_of(proto)
+    shapes = [[2 if isinstance(d, str) else d for d in build.facts.shape(t)] for t in (*found[-1].inputs, found[-1].output)]
+    generator = np.random.default_rng(5)
+    fed = {f"v{i}": generator.normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes[:-1])}
+    fed["g"] = generator.normal(size=shapes[-1]).astype(np.float32)
+
+    def both(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Linear)
+        w = weight(build, layer)
+        forward = layer.apply(tuple(Value(n, TensorProto.FLOAT) for n in list(fed)[:-1]), w, None)
+        backward = layer.transpose(Value("g", TensorProto.FLOAT), w)
+        assert len(backward) == len(layer.inputs)
+        values = {"forward": forward, **{f"back{i}": v for i, v in enumerate(backward)}}
+        return {key: v for key, v in values.items() if isinstance(v, Value)}
+
+    image = generator.normal(size=cases.image_shape(proto, 2)).astype(np.float32)
+    results = emitted(proto, both, fed, image, how)
+    forward = np.broadcast_to(results["forward"], shapes[-1]).astype(np.float64)
+    right = sum(np.vdot(fed[f"v{i}"], np.broadcast_to(results[f"back{i}"], s)) for i, s in enumerate(shapes[:-1]))
+    norms = np.linalg.norm(forward) * np.linalg.norm(fed["g"])
+    return abs(float(np.vdot(forward, fed["g"]) - right)) / (norms + 1e-30)
+
+
+@pytest.mark.parametrize("how", ["folded", "nodes", "terms"])
+@pytest.mark.parametrize("name", cases.names("linear"))
+def test_transpose_is_the_adjoint(name: str, how: str) -> None:
+    """⟨A x, g⟩ = ⟨x, Aᵀ g⟩ with the layer's weight, its positive part, and ones."""
+    gaps = {weight.__name__: gap(name, how, weight) for weight in (plain, positive, ones)}
+    assert max(gaps.values()) < TOLERANCE, gaps
+
+
+@pytest.mark.parametrize("how", ["folded", "nodes"])
+@pytest.mark.parametrize("name", cases.names("linear"))
+def test_apply_is_the_forward_map(name: str, how: str) -> None:
+    """A(w) x + b is the layer's own output, merged or not."""
+
+    def again(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Linear)
+        z = layer.apply(layer.x, layer.w, layer.b)
+        assert isinstance(z, Value)
+        return {"again": z}
+
+    image, _, y, w, _ = measured(name, "mixed")
+    result = emitted(cases.case(name), again, {}, image, how)["again"]
+    np.testing.assert_allclose(np.broadcast_to(result, y.shape), y, rtol=0, atol=TOLERANCE * np.abs(y).max())
+
+
+MERGED = {
+    "conv_bn": ["Conv+BatchNormalization"],
+    "conv_bn_groups": ["Conv+BatchNormalization"],
+    "conv_bn_mul_add": ["Conv+BatchNormalization+Mul+Add"],
+    "gemm_bn": ["Gemm+BatchNormalization"],
+    "bn_gemm": ["BatchNormalization+Gemm"],
+    "bn_conv": ["BatchNormalization+Conv"],
+    "bn_conv_padded": ["BatchNormalization", "Conv"],
+    "batchnormalization_twice": ["BatchNormalization+BatchNormalization"],
+    "conv_mul_add": ["Conv+Mul+Add"],
+    "conv_mul_scalar_add_scalar": ["Conv+Mul+Add"],
+    "conv_sub_mul_add": ["Conv+Sub+Mul+Add"],
+    "conv_reversed_sub": ["Conv+Sub"],
+    "conv_div": ["Conv+Div"],
+    "matmul_add": ["MatMul+Add"],
+    "matmul_3d_add": ["MatMul+Add"],
+    "matmul_add_mul_add": ["MatMul+Add+Mul+Add"],
+    "mul_add_conv": ["Mul+Add+Conv"],
+    "mul_scalar_conv_padded": ["Mul+Conv"],
+    "sub_scalar_conv": ["Sub+Conv"],
+}
+
+
+@pytest.mark.parametrize("name", MERGED)
+def test_what_acts_as_one_layer(name: str) -> None:
+    """Diagonal layers join the linear one beside them where that is exact, and only there."""
+    _, found = layers_of(cases.case(name))
+    assert ["+".join(layer.op_types) for layer in found] == MERGED[name]
+
+
+def broken(build_and_layers: tuple[Builder, list[Layer]]) -> tuple[Builder, list[Layer]]:
+    """The same with every linear layer's transpose wrong by 0.1 %."""
+    build, layers = build_and_layers
+
+    def wrong(layer: Linear) -> Linear:
+        return dataclasses.replace(
+            layer, transpose=lambda s, w: tuple(build.scale(1.001, c) for c in layer.transpose(s, w))
+        )
+
+    return build, [wrong(layer) if isinstance(layer, Linear) else layer for layer in layers]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_a_wrong_transpose_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of 0.1 % fails both the adjoint test and the comparison with the restatement."""
+    right = layers_of
+    monkeypatch.setattr(emitting, "layers_of", lambda *given, **named: broken(right(*given, **named)))
+    assert gap(name, "folded", plain) > TOLERANCE
+    rules: dict[str, dict[str, Any]] = {r: {"epsilon": EPSILON} for r in ("epsilon", "zplus", "gamma", "flat", "zbox")}
+    for rule, settings in rules.items():
+        if rule == "zbox" and name == "averagepool_padded":
+            continue
+        stab = Stabilizer(EPSILON)
+        seed = sound_seed(name, "mixed", (rule, stab, "keep"))
+        result = relevance(
+            cases.case(name), make(rule, **settings), measured(name, "mixed", seed)[0], drawn(name, "mixed", seed)
+        )
+        assert compared(result, restated(name, "mixed", rule, seed, stab)) > 1, rule

@@ -1,0 +1,104 @@
+"""Max pooling against loops: the winner is the first largest element of a window in row-major order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from onnx import NodeProto, helper
+
+from onnxlrp.rules.catalogue import CATALOGUE
+
+from . import cases
+from .emitting import relevance
+from .restatement import Stabilizer, epsilon
+from .test_linear import compared
+
+Reads = list[tuple[int, ...]]
+
+
+def windows(node: NodeProto, sizes: tuple[int, ...], outs: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Reads]]:
+    """Every window's place and the elements it reads, padding left out, in row-major order."""
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    rank = len(sizes)
+    kernel = list(given.get("kernel_shape", sizes))
+    stride, dilation = given.get("strides", [1] * rank), given.get("dilations", [1] * rank)
+    before = list(given.get("pads", [0] * 2 * rank))[:rank]
+    if (same := given.get("auto_pad", b"NOTSET").decode()).startswith("SAME"):
+        needed = [
+            max((o - 1) * s + d * (k - 1) + 1 - n, 0)
+            for o, s, d, k, n in zip(outs, stride, dilation, kernel, sizes, strict=True)
+        ]
+        before = [n // 2 if same == "SAME_UPPER" else n - n // 2 for n in needed]
+    for place in np.ndindex(*outs):
+        taps = [tuple(o * s + t * d - p for o, s, t, d, p in zip(place, stride, tap, dilation, before, strict=True))
+                for tap in itertools.product(*(range(k) for k in kernel))]  # fmt: skip
+        yield place, [tap for tap in taps if all(0 <= i < n for i, n in zip(tap, sizes, strict=True))]
+
+
+def winners(node: NodeProto, x: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Relevance of the first largest element of each window, summed over windows."""
+    result = np.zeros(x.shape, np.float64)
+    for place, taps in windows(node, x.shape[2:], r.shape[2:]):
+        for sample, channel in np.ndindex(*x.shape[:2]):
+            best = taps[0]
+            for tap in taps[1:]:
+                if x[(sample, channel, *tap)] > x[(sample, channel, *best)]:
+                    best = tap
+            result[(sample, channel, *best)] += r[(sample, channel, *place)]
+    return result
+
+
+def averaging(node: NodeProto, x: np.ndarray, outs: tuple[int, ...]) -> np.ndarray:
+    """The dense matrix [outputs, inputs] of the average pooling of the same geometry, one channel."""
+    sizes = x.shape[2:]
+    w = np.zeros((*outs, *sizes))
+    for place, taps in windows(node, sizes, outs):
+        for tap in taps:
+            w[(*place, *tap)] += 1 / len(taps)
+    return w.reshape(int(np.prod(outs)), int(np.prod(sizes)))
+
+
+def drawn(name: str, ties: str, variant: str = "mixed") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """image, x and relevance to feed: images of few integers, or of one value only, tie often."""
+    proto = cases.case(name, variant)
+    generator = np.random.default_rng(len(name))
+    shape = cases.image_shape(proto, 2)
+    low, high = {"some": (-3, 4), "many": (-1, 2), "all": (-2, -1)}[ties]
+    image = generator.integers(low, high, shape).astype(np.float32)
+    found = cases.tensors(proto, image)
+    fed = generator.normal(size=found["y"].shape) * (np.maximum(found["y"], 0) if variant == "gated" else 1)
+    return image, found["x"], fed.astype(np.float32)
+
+
+@pytest.mark.parametrize("how", ["folded", "terms"])
+@pytest.mark.parametrize(("ties", "variant"), [("some", "mixed"), ("many", "mixed"), ("all", "mixed"), ("some", "gated")])
+@pytest.mark.parametrize("name", cases.names("max_pooling"))
+def test_the_first_largest_wins(name: str, ties: str, variant: str, how: str) -> None:
+    """`winner` on inputs with ties, negative values and zeros."""
+    image, x, fed = drawn(name, ties, variant)
+    proto = cases.case(name, variant)
+    node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
+    result = relevance(proto, CATALOGUE["winner"].make(), image, fed, how)
+    np.testing.assert_allclose(result, winners(node, x, fed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", cases.names("max_pooling"))
+def test_average_is_the_norm_rule_of_average_pooling(name: str) -> None:
+    """`average`, channel by channel against the dense matrix."""
+    proto = cases.case(name)
+    node = proto.graph.node[0]
+    for seed in itertools.count(11):
+        generator = np.random.default_rng(seed)
+        image = generator.normal(size=cases.image_shape(proto, 2)).astype(np.float32)
+        y = cases.tensors(proto, image)["y"]
+        fed = generator.normal(size=y.shape).astype(np.float32)
+        w = averaging(node, image, y.shape[2:])
+        flat, r = (v.reshape(v.shape[0] * v.shape[1], -1).astype(np.float64) for v in (image, fed))
+        expected = epsilon(flat, w, np.zeros(len(w)), r, Stabilizer(1e-6))
+        if not expected.doubtful:
+            break
+    result = relevance(proto, CATALOGUE["average"].make(), image, fed)
+    assert compared(result.reshape(expected.relevance.shape), expected) <= 1
