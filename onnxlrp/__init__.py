@@ -18,6 +18,7 @@ from onnxlrp import heatmap, layers
 from onnxlrp.contract import Preprocessing, package_version
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 from onnxlrp.explain.convert import Conversion, convert
+from onnxlrp.run import attributors
 from onnxlrp.run.session import Explainer, Explanation
 
 __version__ = package_version()
@@ -30,6 +31,7 @@ __all__ = [
     "Preprocessing",
     "Problem",
     "RunError",
+    "attributors",
     "convert",
     "heatmap",
     "layers",

@@ -4,15 +4,20 @@ Maps are [H, W] (`as_map` makes one from a model's relevance), pictures uint8 [H
 """
 
 from onnxlrp.run.colormaps import NAMES as CMAPS
+from onnxlrp.run.drawing import Heading
 from onnxlrp.run.heatmap import PERCENTILE, Scaled, as_map, colour, heatmap, normalise, overlay
-from onnxlrp.run.page import Heading, contact_sheet, panel
+from onnxlrp.run.page import panel
+from onnxlrp.run.sheet import Row, Tile, channel_sheet, contact_sheet
 
 __all__ = [
     "CMAPS",
     "PERCENTILE",
     "Heading",
+    "Row",
     "Scaled",
+    "Tile",
     "as_map",
+    "channel_sheet",
     "colour",
     "contact_sheet",
     "heatmap",

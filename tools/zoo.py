@@ -29,9 +29,7 @@ try:
     import torchvision
 except RuntimeError:  # without its compiled operators; none is needed, but two must have been declared
     for _operator in ("nms", "qnms"):
-        torch.library.define(
-            f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        torch.library.define(f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
 MODELS = Path(__file__).parents[1] / "graphs" / "models"
@@ -169,18 +167,23 @@ def images(count: int, size: int = SIZE, seed: int = 0) -> Tensor:
     return (pixels.clamp(0, 1) - mean) / std
 
 
-def slices() -> Tensor:
-    """The sample slices beside the trained models, as these want them: [count, 1, H, W]."""
+def slices(seed: int) -> Tensor:
+    """The sample slices beside the trained models, as these want them: [count, 1, H, W].
+
+    Grey levels are spread by less than one level of noise. On a flat background max pooling meets exact ties, and
+    torch's float64 convolutions, alone among all, break some of them by their rounding.
+    """
     (stated,) = (p.value for p in load(TRAINED[0]).metadata_props if p.key == "onnxlrp.preprocess")
     preprocess = json.loads(stated)
     read = [np.asarray(Image.open(p).convert("L"), np.float32) for p in sorted((MODELS / "samples").glob("*.png"))]
-    pixels = torch.from_numpy(np.stack(read))[:, None] / preprocess["scale"]
+    levels = torch.from_numpy(np.stack(read))[:, None]
+    pixels = (levels + torch.rand(levels.shape, generator=torch.Generator().manual_seed(seed))) / preprocess["scale"]
     return (pixels - preprocess["mean"][0]) / preprocess["std"][0]
 
 
 def inputs(name: str, count: int, size: int = SIZE, seed: int = 7) -> Tensor:
     """Images for a network; not those that its batch norms were calibrated on."""
-    return slices()[:count] if name in TRAINED else images(count, size, seed)
+    return slices(seed)[:count] if name in TRAINED else images(count, size, seed)
 
 
 # -- exports ----------------------------------------------------------------------------------------------------------
@@ -219,7 +222,7 @@ def unfolded(network: nn.Module, x: Tensor, path: Path, batch: str | int = "N") 
 
 
 def training(network: nn.Module, x: Tensor, path: Path, batch: str | int = "N") -> None:
-    """Exported in training mode: batch norms take the statistics of the batch. Dropout is taken out, as it is random."""
+    """In training mode: batch norms take the statistics of the batch. Dropout, which is random, is taken out."""
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, nn.Dropout):

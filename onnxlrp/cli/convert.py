@@ -48,7 +48,13 @@ SHOWN = 6  # outputs named on the terminal
 def convert(
     model: str, path: str | None, target: str, labels: str | None, force: bool, **given: Any
 ) -> None:  # fmt: skip
-    """Turn the classifier MODEL into one ONNX file that also returns the relevance of every pixel."""
+    """Turn the classifier MODEL into one ONNX file that also returns the relevance of every pixel.
+
+    \b
+    onnxlrp convert model.onnx --preprocess imagenet --labels names.txt
+    onnxlrp convert model.onnx --composite epsilon_plus --rule 'Gemm=epsilon(1e-3)'
+    onnxlrp convert model.onnx --target predicted --heatmap --tap 'layer4*' -o small.onnx
+    """
     destination = Path(path) if path else default_path(model)
     if os.path.isfile(model):  # where it is not, that is what there is to say
         refuse_overwriting(model, destination)

@@ -9,12 +9,13 @@ import click
 import numpy as np
 
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.measure.localisation import share_inside
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.images import read_picture, resized
 from onnxlrp.run.names import class_slugs
 from onnxlrp.run.preparing import fit
-from onnxlrp.run.region import share_inside, strongest_region
+from onnxlrp.run.region import strongest_region
 from onnxlrp.run.report import Wishes, draw, top_table
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import PREDICTED, class_name

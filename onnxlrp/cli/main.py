@@ -25,6 +25,10 @@ DEBUG = "ONNXLRP_DEBUG"
 class Commands(click.Group):
     """Shows an `OnnxLrpError` as its sentences, and exits with its code. Whatever else is raised is a bug of ours."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a newcomer needs them."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
         try:
@@ -58,14 +62,28 @@ def complain(text: str) -> None:
     click.echo(f"{click.style('Error', fg='red')}: {printable(text)}", err=True)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="onnxlrp")
 def main() -> None:
     """Turn an ONNX image classifier into one that also says why.
 
-    Start with `onnxlrp demo`, then `onnxlrp convert model.onnx`.
+    \b
+    onnxlrp demo                            see what it does, with a classifier that comes along
+    onnxlrp plan model.onnx                 see whether yours can be explained, and how
+    onnxlrp convert model.onnx              write model.lrp.onnx, which returns relevance too
+    onnxlrp run model.lrp.onnx picture.png  see where in a picture the evidence lies
+
+    Exit codes: 0 done, 2 what was asked for cannot be done, 1 it failed on the way.
     """
 
 
-for command in (convert, plan, run, demo, rules, composites):
+for command, purpose in (
+    (demo, "Explain a brain MRI with a classifier that comes along."),
+    (plan, "Show every layer of a model with its rule, and every problem."),
+    (convert, "Write an explainer: the classifier, and relevance too."),
+    (run, "Explain pictures: heatmaps, and a table of the classes."),
+    (composites, "List the composites: which layer gets which rule."),
+    (rules, "List the rules: formula, parameters, paper."),
+):
+    command.short_help = purpose
     main.add_command(command)

@@ -70,7 +70,10 @@ what_to_explain = _all(
 )  # fmt: skip
 
 how_pictures_enter = _all(
-    click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="How a picture becomes the input; the options below change parts."),
+    click.option(
+        "--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)),
+        help="How a picture becomes the input; the options below change parts.",
+    ),
     click.option("--mean", metavar="R,G,B", help="Subtracted from pixel / scale, one value or one a channel."),
     click.option("--std", metavar="R,G,B", help="Divides what is left, one value or one a channel."),
     click.option("--scale", type=float, help="Divides pixels (0 to 255) first."),

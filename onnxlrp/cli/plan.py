@@ -81,8 +81,8 @@ def _cost_row(cost: LayerCost) -> tuple[str, ...]:
 
 def _row(step: Step, facts: Facts, composite: str) -> tuple[str, ...]:
     """A line of the table. Reasons that the composite gives need not name it: the line above the table does."""
-    layer, why = step.layer, step.why.removeprefix(f"{composite}: ")
-    return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), str(step.rule or "–"), why
+    layer, why = step.layer, step.why.removeprefix(f"{composite}: ") if step.rule else "only moves values"
+    return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), step.rule.brief if step.rule else "–", why
 
 
 def _shape(facts: Facts, name: str) -> str:

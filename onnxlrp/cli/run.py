@@ -5,27 +5,36 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
 
+from onnxlrp.cli.options import read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run.colormaps import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
+from onnxlrp.run.feeding import Conditions
 from onnxlrp.run.images import find_images, read_picture
+from onnxlrp.run.methods import DEFAULT as OWN
+from onnxlrp.run.methods import NAMES as METHODS
+from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, unique_stems
 from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top_table, write_case
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
-from onnxlrp.run.targets import Choice, parse_targets, refuse_choice
+from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.writing import output_folder
 
 MOST_TABLES = 8  # pictures; above it, one line each
+UNITS = 1000  # of the progress bar, a picture
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,15 @@ class Done:
     file: Path
 
 
+@dataclass(frozen=True)
+class Model:
+    """What explains: the open explainer, and how it is to be asked."""
+
+    explainer: Explainer
+    method: Method
+    conditions: Conditions
+
+
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("images", nargs=-1, required=True, type=click.Path())
@@ -44,13 +62,26 @@ class Done:
     "--target", "targets", multiple=True, metavar="N|NAME|top1..topK|predicted",
     help="Class to explain; may be given several times.  [default: predicted]",
 )  # fmt: skip
+@click.option(
+    "--method", "method_text", default=OWN, show_default=True, metavar="NAME",
+    help=f"What makes relevance: {', '.join(METHODS)}; with options as in 'smoothgrad(samples=50, noise=0.2)', "
+    "'integrated-gradients(steps=64)', 'occlusion(window=32, stride=16)'.",
+)  # fmt: skip
 @click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures in one run of the model.")
 @click.option("--format", "formats", default="png", show_default=True, help="png, npy, json, separated by commas.")
 @click.option("--cmap", type=click.Choice(NAMES), default=DEFAULT, show_default=True, help="Colours of relevance.")
 @click.option("--style", type=click.Choice(STYLES), default="panel", show_default=True, help="What a picture shows.")
 @click.option("--layers", is_flag=True, help="Also draw relevance at every tapped layer.")
-@click.option("--composite", help="Rules to convert a plain classifier with.")
+@click.option(
+    "--channels", type=click.IntRange(0), default=0, metavar="K",
+    help="Also draw the K most relevant channels of every tapped layer.",
+)  # fmt: skip
+@click.option("--composite", metavar="NAME|FILE", help="Rules to convert a plain classifier with.")
+@click.option(
+    "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
+    help="Relevance passes only these channels of a layer (3,17,42).",
+)  # fmt: skip
 @click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="How pixels become the model's input.")
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 def run(
@@ -58,27 +89,27 @@ def run(
     images: tuple[str, ...],
     output: str,
     targets: tuple[str, ...],
+    method_text: str,
     device: str,
     batch: int,
-    formats: str,
-    cmap: str,
-    style: str,
-    layers: bool,
-    composite: str | None,
     preprocess: str | None,
     force: bool,
+    composite: str | None,
+    conditions: tuple[str, ...],
+    formats: str,
+    **drawing: Any,
 ) -> None:
     """Show where in each of IMAGES the evidence lies: one picture per image and class.
 
     MODEL is an explainer from `onnxlrp convert`, or a plain classifier, which is converted in memory. IMAGES are files,
     folders or patterns.
     """
-    wishes = Wishes(parse_formats(formats), style, cmap, layers)
+    method = parse_method(method_text)
+    wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
     paths = find_images(images)
-    explainer = _open(model, device, composite, layers)
-    choices = parse_targets(targets, explainer.labels, explainer.classes)
-    if targets:
-        refuse_choice(choices, explainer.fixed_target)
+    opened = _open(model, device, method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0)
+    explainer = opened.explainer
+    choices = _choices(targets, explainer)
     fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
     if preprocess is None and explainer.preprocessing is None:
         click.echo(f"Warning: {GUESS_WARNING}", err=True)
@@ -89,41 +120,113 @@ def run(
         read_picture(path)  # a bad one stops the run before it has begun
     folder = output_folder(output)
     done: list[Done] = []
-    with _progress(len(paths)) as bar:
-        for some, prepared in _batches(paths, fitted, batch):
-            for case in explain_pictures(explainer, some, prepared, choices):
-                files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
-                done.append(Done(case.light(), files[0]))
-            bar(len(some))
+    with _progress(len(paths), always=method.name != OWN) as bar:
+        for case in _cases(opened, paths, fitted, choices, batch, bar):
+            files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
+            done.append(Done(case.light(), files[0]))
     _print_results(done, paths, explainer)
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[int], None]]:
-    """A function to be told of pictures that are done; it draws a bar where there are several and somebody looks."""
-    if count == 1 or not sys.stderr.isatty():
+def _progress(count: int, always: bool) -> Iterator[Callable[[int], None]]:
+    """A function to be told of progress in UNITS of a picture; it draws a bar where there is a wait and somebody looks.
+
+    `always`: also for a single picture.
+    """
+    if (count == 1 and not always) or not sys.stderr.isatty():
         yield lambda done: None
         return
-    with click.progressbar(length=count, label="Explaining", file=sys.stderr) as bar:
+    with click.progressbar(length=count * UNITS, label="Explaining", file=sys.stderr) as bar:
         yield bar.update
 
 
-def _open(model: str, device: str, composite: str | None, layers: bool) -> Explainer:
+def _cases(
+    opened: Model, paths: list[Path], fitted: Fitted, choices: list[Choice], size: int, bar: Callable[[int], None]
+) -> Iterator[Case]:
+    """All cases of all pictures, batch by batch."""
+    explainer = opened.explainer
+    runs = 1 if explainer.targets_per_input else sum(c.best if c.index is None else 1 for c in choices)
+    for some, prepared in _batches(paths, fitted, size):
+        told = [0, 0]  # of this batch, by the runs before this one; by this one
+
+        def tell(done: int, total: int, told: list[int] = told, room: int = len(some) * UNITS // runs) -> None:
+            now = room * done // total
+            bar(now - told[1])
+            told[:] = (told[0] + room, 0) if done == total else (told[0], now)
+
+        attribute = opened.method.attribute(fitted, opened.conditions, max(size, 16), tell)
+        yield from explain_pictures(explainer, some, prepared, choices, attribute)
+        bar(len(some) * UNITS - told[0])
+
+
+def _open(
+    model: str, device: str, method: Method, composite: str | None, conditions: dict[str, Any], taps: bool
+) -> Model:
     """The explainer for `model`; a plain classifier is converted with what the user asked for."""
-    proto, name = read_model(model)
-    plain = KEY_CONTRACT not in metadata_of(proto)
-    options: dict[str, object] = {"composite": composite} if composite else {}
-    if plain and layers:
-        options["taps"] = ["all"]
+    proto, _ = read_model(model)
+    options: dict[str, Any] = {"composite": composite or method.composite, "conditions": conditions}
+    options["taps"] = ["all"] if taps and method.name == OWN else []
+    if KEY_CONTRACT in metadata_of(proto):
+        options = {"composite": composite}
+    elif "input" in conditions.values():
+        remedy = "name its channels: --condition LAYER=3,17,42"
+        raise OnnxLrpError(Problem("condition", "a classifier converted in memory has no such input", remedy))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        explainer = Explainer(model, device, **options)
+        explainer = Explainer(model, device, **{k: v for k, v in options.items() if v})
     for warning in caught:
         click.echo(f"Warning: {warning.message}", err=True)
-    if layers and not explainer.taps:
-        reason = "returns no relevance of inner layers, so there is nothing for --layers to draw"
+    method.check(explainer)
+    _check_form(explainer, method, taps)
+    return Model(explainer, method, {} if explainer.converted else _masks(explainer, conditions))
+
+
+def _check_form(explainer: Explainer, method: Method, taps: bool) -> None:
+    """Raise `OnnxLrpError` where the explainer lacks what was asked for, or needs what a picture does not say."""
+    name = explainer.name
+    if taps and method.name != OWN:
+        reason = f"gives relevance of the picture only, so there is nothing to draw for {method.name}"
+        raise OnnxLrpError(Problem("layers", reason, "leave out --layers and --channels, or --method"))
+    if taps and not explainer.taps:
+        reason = "returns no relevance of inner layers, so there is nothing for --layers and --channels to draw"
         raise OnnxLrpError(Problem(name, reason, "convert the classifier again with --tap all"))
-    return explainer
+    if explainer.fed and method.name != "occlusion":
+        reason = "starts from relevance that is fed (--start fed), which a picture and a class do not say"
+        remedy = "use the Python API: Explainer.explain(batch, start=…), or convert without --start fed"
+        raise OnnxLrpError(Problem(name, reason, remedy))
+
+
+def _masks(explainer: Explainer, conditions: dict[str, Any]) -> Conditions:
+    """The masks of an explainer's condition inputs, from the channels that were asked for."""
+    masks: dict[str, Any] = {}
+    for pattern, channels in conditions.items():
+        meant = [layer for layer in explainer.conditions if fnmatchcase(layer, pattern)]
+        node = f"--condition {pattern}"
+        if not meant:
+            known = ", ".join(explainer.conditions)
+            remedy = f"choose among: {known}" if known else f"convert the classifier with --condition '{pattern}=input'"
+            raise OnnxLrpError(Problem(node, "matches no layer whose channels the explainer lets choose", remedy))
+        for layer in meant:
+            count = explainer.conditions[layer]
+            wrong = [c for c in channels if c == "input" or c >= count] if channels != "input" else ["input"]
+            if wrong:
+                remedy = f"choose 0 to {count - 1}"
+                raise OnnxLrpError(Problem(node, f"{layer} has {count} channels, and no number {wrong[0]}", remedy))
+            masks[layer] = np.isin(np.arange(count), channels)
+    return masks
+
+
+def _choices(targets: Sequence[str], explainer: Explainer) -> list[Choice]:
+    """The classes asked for, refused where the explainer cannot explain them."""
+    many = explainer.targets_per_input
+    if many is not None and not targets:
+        targets = (f"top{many}",)
+    choices = parse_targets(targets, explainer.labels, explainer.classes)
+    if many is not None:
+        refuse_count(choices, many)
+    elif targets:
+        refuse_choice(choices, explainer.fixed_target)
+    return choices
 
 
 def _possible_slugs(explainer: Explainer, choices: list[Choice]) -> list[str] | None:

@@ -135,7 +135,8 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
             Problem("--std" if 0 in preprocess.std else "--scale", "is 0, and pixels are divided by it", "give another")
         )
     if channels not in FEW or (preprocess.color_order == "L") != (channels == 1):
-        reason = f"the input {list(shape)} has {channels} channels in {preprocess.layout}, and {preprocess.color_order} pictures do not fit"
+        order = preprocess.color_order
+        reason = f"the input {list(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
         problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
     if problems:
         raise OnnxLrpError(*problems)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +26,44 @@ from onnxlrp.rules.catalogue import parse, suggest
 
 CONDITIONS = [f.name for f in fields(Case) if f.name != "rule"]
 KINDS = get_args(Kind)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+
+
+def _are_kinds(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+
+def _are_tables(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) for v in value)
+
+
+Check = Callable[[object], bool]
+TOP: Mapping[str, tuple[Check, str]] = {
+    "name": (_is_text, 'a text, for example "mine"'),
+    "start": (_is_text, 'a text, for example "logit"'),
+    "times_input": (_is_flag, "true or false"),
+    "case": (_are_tables, "written as [[case]]"),
+}
+ENTRIES: Mapping[str, tuple[Check, str]] = {
+    "rule": (_is_text, 'a text, for example "zplus"'),
+    "kind": (_are_kinds, 'a list of texts, for example ["convolution", "dense"]'),
+    "pattern": (_is_text, 'a text, for example "layer4*"'),
+    "first": (_is_flag, "true or false"),
+    "last": (_is_flag, "true or false"),
+    "depth": (_is_pair, "a pair of fractions, for example [0.0, 0.5]"),
+    "identity_skip": (_is_flag, "true or false"),
+}
 
 
 def write(composite: Composite) -> str:
@@ -51,46 +90,55 @@ def read(path: Path) -> Composite:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         remedy = "start from a preset: onnxlrp plan MODEL --composite NAME --as-toml"
         raise OnnxLrpError(Problem(str(path), f"is not TOML: {error}", remedy)) from None
-    problems = [
-        Problem(str(path), f"has an unknown entry '{key}'", suggest(key, ("name", "start", "times_input", "case")))
-        for key in given
-        if key not in ("name", "start", "times_input", "case")
-    ]
+    problems = _wrong(str(path), given, TOP)
+    raise_if_any(problems)
     start = given.get("start", "logit")
     if start not in STARTS:
-        problems.append(Problem(str(path), f"start '{start}' is none of the choices", suggest(str(start), STARTS)))
+        problems.append(Problem(str(path), f"start '{start}' is none of the choices", suggest(start, STARTS)))
     cases = []
     for number, entry in enumerate(given.get("case", []), 1):
         try:
-            cases.append(_case(entry))
+            cases.append(_case(f"{path}, case {number}", entry))
         except OnnxLrpError as error:
-            problems += [Problem(f"{path}, case {number}: {p.node}", p.reason, p.remedy) for p in error.problems]
+            problems += error.problems
     if not cases and not problems:
         problems.append(Problem(str(path), "has no [[case]]", "add at least one, with a rule"))
     raise_if_any(problems)
-    return Composite(str(given.get("name", path.stem)), tuple(cases), str(start), bool(given.get("times_input", False)))
+    return Composite(given.get("name", path.stem), tuple(cases), start, given.get("times_input", False))
 
 
-def _case(entry: dict[str, Any]) -> Case:
-    """One [[case]]."""
-    for key in entry:
-        if key not in (*CONDITIONS, "rule"):
-            raise OnnxLrpError(Problem(f"entry '{key}'", "is unknown", suggest(key, [*CONDITIONS, "rule"])))
+def _wrong(where: str, given: Mapping[str, object], expected: Mapping[str, tuple[Check, str]]) -> list[Problem]:
+    """Entries that are unknown, or not of their form."""
+    found = []
+    for key, value in given.items():
+        if key not in expected:
+            found.append(Problem(where, f"has an unknown entry '{key}'", suggest(key, expected)))
+        elif not expected[key][0](value):
+            found.append(Problem(where, f"{key} = {value!r} has the wrong form", f"{key} is {expected[key][1]}"))
+    return found
+
+
+def _case(where: str, entry: dict[str, Any]) -> Case:
+    """One [[case]]; raises `OnnxLrpError` with all that is wrong in it."""
+    problems = _wrong(where, entry, ENTRIES)
     if "rule" not in entry:
-        raise OnnxLrpError(Problem("rule", "is missing", 'for example rule = "zplus"'))
+        problems.append(Problem(where, "has no rule", 'add one, for example rule = "zplus"'))
+    raise_if_any(problems)
     kind = entry.get("kind", [])
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    for word in kinds:
-        if word not in KINDS:
-            raise OnnxLrpError(Problem(f"kind '{word}'", "is none of the kinds of layer", suggest(str(word), KINDS)))
-    depth = entry.get("depth")
-    if depth is not None and not (
-        isinstance(depth, list) and len(depth) == 2 and all(isinstance(d, (int, float)) for d in depth)
-    ):
-        raise OnnxLrpError(Problem(f"depth {depth}", "is not a pair of fractions", "for example depth = [0.0, 0.5]"))
-    for key in ("first", "last", "identity_skip"):
-        if not isinstance(entry.get(key, True), bool):
-            raise OnnxLrpError(Problem(f"{key} {entry[key]}", "is neither true nor false", f"write {key} = true"))
+    problems += [
+        Problem(where, f"kind '{word}' is no kind of layer", suggest(word, KINDS))
+        for word in kinds
+        if word not in KINDS
+    ]
+    try:
+        rule = parse(entry["rule"])
+    except OnnxLrpError as error:
+        raise OnnxLrpError(
+            *problems, *(Problem(f"{where}, {p.node}", p.reason, p.remedy) for p in error.problems)
+        ) from None
+    raise_if_any(problems)
+    low, high = entry.get("depth", (0.0, 0.0))
+    depth = (float(low), float(high)) if "depth" in entry else None
     flags = {key: entry.get(key) for key in ("first", "last", "identity_skip")}
-    pair = None if depth is None else (float(depth[0]), float(depth[1]))
-    return Case(parse(str(entry["rule"])), kinds, str(entry.get("pattern", "")), depth=pair, **flags)
+    return Case(rule, kinds, entry.get("pattern", ""), depth=depth, **flags)

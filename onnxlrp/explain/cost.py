@@ -1,8 +1,8 @@
 """What an explainer costs: floating-point operations and bytes moved, layer by layer, forward and relevance.
 
-Counted from the emitted nodes, for a batch of one. What follows from constants alone is computed once, when the model is
-loaded, and costs nothing here. The ratio of operations, relevance part and forward over forward, is what the rules imply
-at best where convolutions decide.
+Counted from the emitted nodes, for a batch of one. What follows from constants alone is computed once, when the model
+is loaded, and costs nothing here. The ratio of operations, relevance part and forward over forward, is what the rules
+imply at best where convolutions decide.
 """
 
 from __future__ import annotations

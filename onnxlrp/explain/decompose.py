@@ -47,12 +47,12 @@ def modify(
     modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, channel: int = 1, skip: bool = False
 ) -> Symbol:
     """v′: what a modifier makes of a tensor. A bound lies along the axis `channel`; `skip` marks an identity skip."""
-    if isinstance(modifier, Bound):
-        like = v if isinstance(v, Value) else build.constant(0.0)
-        rank = len(build.facts.shape(like.name))
-        return build.constant(np.reshape(modifier.values, [-1 if i == channel else 1 for i in range(rank)]), like)
-    if isinstance(modifier, InputRange):
-        raise AssertionError("an input range must be resolved before a rule is applied")
+    if isinstance(modifier, Bound) and isinstance(v, Value):
+        shape = build.facts.shape(v.name)
+        along = [-1 if i == channel else 1 for i in range(len(shape))]
+        return build.broadcast(build.constant(np.reshape(modifier.values, along), v), (1, *shape[1:]), step="bound")
+    if not isinstance(modifier, Modifier):
+        raise AssertionError(f"{modifier} must be resolved before a rule is applied, and to a tensor")
     parts = {
         Part.ZERO: lambda: None,
         Part.ALL: lambda: v,

@@ -127,6 +127,8 @@ def _spread(stabilizer: Stabilizer, z: Value, layer: Linear, build: Builder) -> 
     if stabilizer.kind != "norm":
         return build.constant(stabilizer.epsilon, z)
     axes = list(range(1, len(build.facts.shape(layer.output))))
+    if z.array is not None:  # a constant is the same for every sample, and may have fewer axes than the layer's output
+        return build.constant(stabilizer.epsilon * np.sqrt(np.mean(np.square(z.array))) + 1e-30, z)
     rms = build.op("Sqrt", build.mean(build.op("Mul", z, z), axes, keepdims=True))
     return build.op(
         "Add", build.op("Mul", rms, build.constant(stabilizer.epsilon, z)), build.constant(1e-30, z), step="spread"

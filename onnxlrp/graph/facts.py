@@ -173,7 +173,9 @@ def _symbol(a: int, b: int) -> str:
 
 
 def infer(model: Model, image: str, shapes: Mapping[str, Sequence[int | None]] | None = None) -> Facts:
-    """The facts of a model whose input `image` is explained. `shapes` overrides the declared shape of inputs by name, None standing for the batch.
+    """The facts of a model whose input `image` is explained.
+
+    `shapes` overrides the declared shape of inputs by name, None standing for the batch.
 
     Raises `OnnxLrpError` where an input has an open dimension other than its first, or where the graph contradicts
     itself for a batch of the sizes tried.

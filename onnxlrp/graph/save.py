@@ -1,8 +1,7 @@
 """Writing a model: whole or not at all.
 
 Files are written beside their destination under a temporary name, brought to the disk, and moved into place when all
-of them are there. Weights that lie in an external file are copied from disk to disk, never through memory, so that
-models over protobuf's 2 GB work.
+of them are there. Weights go to the disk one by one (see `stream`), so that models over protobuf's 2 GB work.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import ModelProto, TensorProto
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
-from onnxlrp.graph import weights
+from onnxlrp.graph import stream, weights
 from onnxlrp.graph.model import is_large, skeleton
 
 LIMIT = 2_000_000_000  # bytes in one file; protobuf cannot hold 2^31
 MOVED = 1 << 16  # bytes; a tensor above it goes to the second file where there are two
 PAGE = 4096  # tensors start at its multiples, so that runtimes can map the file into memory
-CHUNK = 1 << 24
 
 Write = Callable[[IO[bytes]], object]
 
@@ -45,8 +43,7 @@ def save(proto: ModelProto, path: str | os.PathLike[str], folder: Path | None, f
         refuse_existing(file, force)
         _refuse_own_weights(file, outside, folder)
     if not two:
-        whole = _embedded(proto, folder) if outside else proto
-        return write_all([(target, lambda file: file.write(whole.SerializeToString()))])
+        return write_all([(target, lambda file: stream.write_model(proto, folder, file))])
     light, large = _divided(proto, data.name, folder)
     return write_all(
         [
@@ -67,6 +64,8 @@ def refuse_existing(path: Path, force: bool) -> None:
         if path.exists() and not force:
             remedy = "choose another name with -o, or replace it with --force"
             raise OnnxLrpError(Problem(str(path), "exists already", remedy))
+        if _real(path).is_symlink():
+            raise OnnxLrpError(Problem(str(path), "is a link that leads back to itself", elsewhere))
         parent = _real(path).parent
         if not parent.is_dir():
             reason = "is a file, not a folder" if parent.exists() else "there is no such folder"
@@ -160,50 +159,23 @@ def _size(proto: ModelProto) -> int:
     return int(skeleton(proto).ByteSize()) + sum(map(weights.size, (*initializers, *elsewhere)))
 
 
-def _embedded(proto: ModelProto, folder: Path | None) -> ModelProto:
-    """A copy of the model with its external tensors inside."""
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    for tensor in weights.external(copy):
-        weights.embed(tensor, folder)
-    return copy
-
-
 def _divided(proto: ModelProto, location: str, folder: Path | None) -> tuple[ModelProto, list[TensorProto]]:
     """The model with its large initializers described as lying in the file `location`, and those initializers in the
-    order in which they are to lie there. The rest of the model is copied, the large ones are not."""
-    light, large, end = ModelProto(), [], 0
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            _assign(light, field.name, value)
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            _assign(light.graph, field.name, value)
+    order in which they are to lie there. They are not copied."""
+    light, large, end = stream.without_initializers(proto, folder), [], 0
     for tensor in proto.graph.initializer:
-        if not weights.is_external(tensor) and weights.size(tensor) <= MOVED:
+        size = weights.size(tensor)
+        if not weights.is_external(tensor) and size <= MOVED:
             light.graph.initializer.append(tensor)
             continue
         start = _aligned(end)
-        end = start + weights.size(tensor)
+        end = start + size
         entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         entry.data_location = TensorProto.EXTERNAL
-        for key, text in (("location", location), ("offset", str(start)), ("length", str(weights.size(tensor)))):
+        for key, text in (("location", location), ("offset", str(start)), ("length", str(size))):
             entry.external_data.add(key=key, value=text)
         large.append(tensor)
-    for tensor in weights.in_nodes(light):
-        if weights.is_external(tensor):
-            weights.embed(tensor, folder)
     return light, large
-
-
-def _assign(message: ModelProto | GraphProto, name: str, value: object) -> None:
-    """Copy one field of a protobuf message: a message, a list of them, or a plain value."""
-    if hasattr(value, "CopyFrom"):
-        getattr(message, name).CopyFrom(value)
-    elif hasattr(value, "extend"):
-        getattr(message, name).extend(value)
-    else:
-        setattr(message, name, value)
 
 
 def _aligned(position: int) -> int:
@@ -211,22 +183,7 @@ def _aligned(position: int) -> int:
 
 
 def _write_weights(out: IO[bytes], large: Sequence[TensorProto], folder: Path | None) -> None:
-    """The tensors' bytes one after another, each from the start of a page."""
+    """The tensors' values one after another, each from the start of a page."""
     for tensor in large:
         out.write(b"\0" * (_aligned(out.tell()) - out.tell()))
-        if not weights.is_external(tensor):
-            out.write(weights.values(tensor, folder))
-            continue
-        at = weights.place(tensor, folder)
-        with at.path.open("rb") as source:
-            source.seek(at.offset)
-            _copy(source, out, at.length)
-
-
-def _copy(source: IO[bytes], out: IO[bytes], length: int) -> None:
-    while length > 0:
-        chunk = source.read(min(CHUNK, length))
-        if not chunk:
-            raise OSError(5, "the file with the weights ended early")
-        out.write(chunk)
-        length -= len(chunk)
+        stream.write_values(tensor, folder, out)

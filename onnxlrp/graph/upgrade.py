@@ -43,6 +43,7 @@ def upgrade(model: Model) -> Model:
         _compare(model, before, skeleton(proto))
         proto.ir_version = max(IR, proto.ir_version)
         model = Model(proto, model.folder, model.name)
+    proto.graph.name = proto.graph.name or "classifier"  # ONNX demands one
     if proto.ir_version > NEWEST_IR:
         proto.ir_version = max(IR, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
     return model
@@ -60,7 +61,7 @@ def _converted(model: Model) -> ModelProto:
 
 
 def _replace_graph(proto: ModelProto, changed: ModelProto) -> None:
-    """Give `proto` the nodes, small tensors and operator sets of a changed skeleton; large weights stay as they are."""
+    """Give `proto` the nodes, small tensors and operator sets of a changed skeleton; all else stays as it is."""
     graph = proto.graph
     own = {v.name for v in graph.input}
     large = {t.name for t in graph.initializer if is_large(t)}
@@ -72,7 +73,6 @@ def _replace_graph(proto: ModelProto, changed: ModelProto) -> None:
     for field, values in (
         (graph.node, changed.graph.node),
         (graph.input, inputs),
-        (graph.value_info, changed.graph.value_info),
         (proto.opset_import, changed.opset_import),
     ):
         del field[:]

@@ -35,7 +35,8 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     return Linear(
         name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
         x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
-        outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None, pads=any(a.before or a.after for a in axes),
+        outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
+        pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
 
@@ -54,9 +55,8 @@ class Convolution:
             return b if b is None else self._channelwise(b)
         if isinstance(w, One):
             return self.build.add(self._window_sums(x), self._channelwise(b))
-        if not isinstance(x, Value) or x.array is not None:
-            unit = x if isinstance(x, Value) else self.build.constant(1.0, w)
-            x = self.build.broadcast(unit, (1, self.inputs, *self.sizes))
+        if isinstance(x, One):
+            x = self.build.broadcast(self.build.constant(1.0, w), (1, self.inputs, *self.sizes))
         bias = b if not isinstance(b, One) else self.build.constant(np.ones(self.outputs), w)
         return self.build.op("Conv", x, w, *([bias] if bias else []), step="z", **self._attributes(self.groups))
 

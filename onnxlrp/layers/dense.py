@@ -68,9 +68,8 @@ def _dense(node: NodeProto, build: Builder, w: Symbol, b: Symbol, transposed: bo
             return b
         if isinstance(w, One):
             return build.add(sums(v, sizes[0]), b)
-        if not isinstance(v, Value) or v.array is not None:
-            unit = v if isinstance(v, Value) else build.constant(1.0, w)
-            v = build.broadcast(unit, (1, sizes[0]))
+        if isinstance(v, One):
+            v = build.broadcast(build.constant(1.0, w), (1, sizes[0]))
         return multiply(v, w, transposed, b if not isinstance(b, One) else build.constant(np.ones(sizes[1]), w))
 
     def transpose(s: Value, w: Symbol) -> Inputs:

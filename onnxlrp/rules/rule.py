@@ -10,6 +10,7 @@ kind. `explain.decompose` is where a rule meets a layer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -97,14 +98,23 @@ class Rule:
     parameters: tuple[tuple[str, object], ...] = field(default=(), kw_only=True)
 
     def __str__(self) -> str:
-        inner = ", ".join(f"{k}={_shown(v)}" for k, v in self.parameters)
+        """As a user writes it, to the last digit."""
+        return self._call(repr)
+
+    @property
+    def brief(self) -> str:
+        """As a person reads it, numbers to six digits."""
+        return self._call(_brief)
+
+    def _call(self, show: Callable[[object], str]) -> str:
+        inner = ", ".join(f"{k}={show(v)}" for k, v in self.parameters)
         return f"{self.name}({inner})" if inner else self.name
 
 
-def _shown(value: object) -> str:
+def _brief(value: object) -> str:
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_shown(v) for v in value)}]"
-    return f"{value:g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+        return f"[{', '.join(map(_brief, value))}]"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 @dataclass(frozen=True)

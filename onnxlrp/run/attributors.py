@@ -1,7 +1,7 @@
 """Attributions made from many runs of an explainer: SmoothGrad, integrated gradients and occlusion.
 
-They take an open `Explainer` and a batch and give an `Explanation`, as `Explainer.explain` does; only its `relevance` is
-another. SmoothGrad works over any explainer (over `gradient` it is the paper's, over LRP rules it is LRP smoothed),
+They take an open `Explainer` and a batch and give an `Explanation`, as `Explainer.explain` does; only its `relevance`
+is another. SmoothGrad works over any explainer (over `gradient` it is the paper's, over LRP rules it is LRP smoothed),
 integrated gradients need one converted with the composite `gradient`, occlusion needs none of the relevance at all.
 
     explainer = onnxlrp.Explainer("model.onnx", composite="gradient")
@@ -67,9 +67,7 @@ def smoothgrad(
     `Explainer.explain`; the predicted class is that of the input without noise. Raises `OnnxLrpError` as that does, and
     for an explainer that always explains the predicted class.
     """
-    _require("samples", samples, 1)
-    if not noise >= 0:
-        raise OnnxLrpError(Problem(f"noise {noise}", "is below zero", "0.1 is a tenth of the input's range"))
+    check_noise(samples, noise, seed)
     exact, question = _exact(explainer, batch, target, start, conditions)
     axes = tuple(range(1, batch.ndim))
     deviation = noise * (batch.max(axes, keepdims=True) - batch.min(axes, keepdims=True)).astype(np.float64)
@@ -104,7 +102,7 @@ def integrated_gradients(
     the score is the logit before them.) `baseline` is in the space of the model's input and spreads to one input's
     shape or the batch's. Needs an explainer converted with the composite `gradient`; raises `OnnxLrpError` otherwise.
     """
-    _require("steps", steps, 1)
+    require_whole("steps", steps, 1)
     refuse_rules(explainer)
     exact, question = _exact(explainer, batch, target, start, conditions)
     base = _spread("baseline", baseline, batch)
@@ -165,6 +163,14 @@ def occlusion(
     return Explanation(logits, chosen, relevance, outputs, explainer.scores)
 
 
+def check_noise(samples: int, noise: float, seed: int) -> None:
+    """Raise `OnnxLrpError` for options that SmoothGrad cannot have."""
+    require_whole("samples", samples, 1)
+    require_whole("seed", seed, 0)
+    if not noise >= 0:
+        raise OnnxLrpError(Problem(f"noise {noise}", "is below zero", "0.1 is a tenth of the input's range"))
+
+
 def refuse_rules(explainer: Explainer) -> None:
     """Raise `OnnxLrpError` where an explainer's relevance is not the gradient of the target's score."""
     from onnxlrp.explain.presets import gradient  # late: running an explainer needs none of the machinery behind it
@@ -211,7 +217,7 @@ def _variants(
 ) -> Any:
     """Yield the inputs' numbers and the variants that `make`(inputs, variants) gives, `each` of every input, in
     batches; a model whose batch size is fixed gets whole ones."""
-    _require("batch_size", batch_size, 1)
+    require_whole("batch_size", batch_size, 1)
     fixed = explainer.input_shape[0] or 1
     size = max(batch_size // fixed, 1) * fixed
     numbers = np.arange(count * each)
@@ -260,11 +266,11 @@ def _spatial_axes(explainer: Explainer) -> tuple[int, ...]:
 
 
 def _sides(what: str, given: int | Sequence[int], axes: Sequence[int]) -> list[int]:
-    sides = [given] * len(axes) if isinstance(given, int) else list(given)
+    sides = list(given) if isinstance(given, Sequence) else [given] * len(axes)
     if len(sides) != len(axes):
         raise OnnxLrpError(Problem(what, f"has {len(sides)} sides, the picture {len(axes)}", "give one for each"))
     for side in sides:
-        _require(what, side, 1)
+        require_whole(what, side, 1)
     return sides
 
 
@@ -297,6 +303,9 @@ def _painted(falls: Array, places: Sequence[tuple[slice, ...]], shape: Sequence[
     return total / np.maximum(covered, 1)
 
 
-def _require(what: str, value: int, least: int) -> None:
+def require_whole(what: str, value: object, least: int) -> None:
+    """Raise `OnnxLrpError` where an option is not a whole number of `least` or more."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise OnnxLrpError(Problem(f"{what} {value}", "is not a positive whole number", f"give {least} or more"))
+        raise OnnxLrpError(
+            Problem(f"{what} {value}", f"is not a whole number of {least} or more", f"for example {16 if least else 0}")
+        )

@@ -1,4 +1,4 @@
-"""Where in the picture relevance lies, in numbers: the strongest region, and the share inside a mask."""
+"""Where in the picture relevance is strongest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run.heatmap import smoothed
 
 
@@ -44,17 +43,3 @@ def strongest_region(relevance: npt.ArrayLike, threshold: float = 0.5) -> Box | 
         region = grown
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
     return Box(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
-
-
-def share_inside(relevance: npt.ArrayLike, mask: npt.ArrayLike) -> float:
-    """The share (0..1) of a map's positive relevance [H, W] inside `mask` [H, W]; 0 where none is positive.
-
-    Raises `OnnxLrpError` where the sizes differ.
-    """
-    positive = np.maximum(np.asarray(relevance, np.float64), 0.0)
-    inside = np.asarray(mask, bool)
-    if inside.shape != positive.shape:
-        reason = f"has the size {list(inside.shape)}, the relevance {list(positive.shape)}"
-        raise OnnxLrpError(Problem("mask", reason, "resize it to the model's input"))
-    total = float(positive.sum())
-    return float(positive[inside].sum()) / total if total > 0 else 0.0

@@ -14,32 +14,40 @@ from PIL import Image
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run import colormaps
+from onnxlrp.run.drawing import Heading, percent
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
+from onnxlrp.run.layers import draw_channels, draw_layers, most_relevant_channels
 from onnxlrp.run.names import class_slugs
-from onnxlrp.run.page import Heading, contact_sheet, panel, percent
+from onnxlrp.run.page import panel
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import class_name, ranking
 from onnxlrp.run.writing import npy, png, write_atomic
 
 FORMATS = ("png", "npy", "json")
 STYLES = ("panel", "overlay", "heatmap")
-LAYERS_ENDING = "layers.png"
+LAYERS_ENDING, CHANNELS_ENDING = "layers.png", "channels.png"
+LAYERS_NOTE = "relevance at each layer, each on its own scale"
+CHANNELS_NOTE = "the most relevant channels of each layer, with their share of its relevance"
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What to write of each case: file formats, the picture's style and colour map, and whether a sheet of layers."""
+    """What to write of each case: file formats, the picture's style and colour map, whether a sheet of layers, and how
+    many channels of each layer (0: no sheet of them). `method` is what made relevance where the rules alone did not."""
 
     formats: tuple[str, ...] = ("png",)
     style: str = "panel"
     cmap: str = colormaps.DEFAULT
     layers: bool = False
+    channels: int = 0
+    method: str = ""
 
     @property
     def endings(self) -> tuple[str, ...]:
         """The endings of the files that a case becomes."""
-        return (*self.formats, LAYERS_ENDING) if self.layers else self.formats
+        sheets = [LAYERS_ENDING] * self.layers + [CHANNELS_ENDING] * (self.channels > 0)
+        return (*self.formats, *sheets)
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -59,41 +67,33 @@ def draw(case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> Image
         return heatmap(relevance, wishes.cmap)
     if wishes.style == "overlay":
         return overlay(case.shown, relevance, wishes.cmap)
-    return panel(case.shown, relevance, heading(case, explainer), wishes.cmap)
+    return panel(case.shown, relevance, heading(case, explainer, wishes), wishes.cmap)
 
 
-def draw_layers(case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> Image.Image:
-    """The contact sheet of a case: relevance at the input and at every tapped tensor, in the model's order."""
-    maps = [(explainer.input_name, as_map(case.relevance, layout))]
-    for name, values in case.taps.items():
-        title = name.removesuffix("_output_0").removesuffix(":0")  # what torch and TensorFlow hang on
-        maps.append((title, as_map(values, _tap_layout(values.shape))))
-    head = heading(case, explainer, "relevance at each layer, each on its own scale")
-    return contact_sheet(maps, head, wishes.cmap)
-
-
-def _tap_layout(shape: tuple[int, ...]) -> str:
-    """ONNX puts channels first; a graph exported from TensorFlow keeps some tensors with channels last."""
-    return "NHWC" if len(shape) == 3 and shape[0] == shape[1] != shape[2] else "NCHW"
-
-
-def heading(case: Case, explainer: Explainer, note: str = "") -> Heading:
-    """A panel's words: the class, its probability, and what it was made from."""
+def heading(case: Case, explainer: Explainer, wishes: Wishes, note: str = "") -> Heading:
+    """A page's words: the class, its probability, and what it was made from."""
     rank = ranking(case.scores).index(case.target) + 1
-    parts = [case.path.name, f"class {case.target}, rank {rank} of {len(case.scores)}", explainer.composite, note]
+    place = f"class {case.target}, rank {rank} of {len(case.scores)}"
+    parts = [case.path.name, place, how(explainer, wishes.method), note]
     name = class_name(case.target, explainer.labels)
     subtitle = "  ·  ".join(part for part in parts if part)
     return Heading(name[:1].upper() + name[1:], float(case.probabilities[case.target]), subtitle)
 
 
-def record(case: Case, explainer: Explainer) -> dict[str, Any]:
+def how(explainer: Explainer, method: str) -> str:
+    """What relevance was made by: the composite, the method, or the method over the composite."""
+    over = bool(method) and explainer.composite not in ("", "gradient") and not method.startswith("occlusion")
+    return f"{method} over {explainer.composite}" if over else method or explainer.composite
+
+
+def record(case: Case, explainer: Explainer, wishes: Wishes) -> dict[str, Any]:
     """What is known of a case, ready for JSON; probabilities are 0..1, `score` is in the unit that `scores` names."""
     labels = explainer.labels
     top = [
         {"class": index, "name": class_name(index, labels), "probability": float(case.probabilities[index])}
         for index in case.top
     ]
-    return {
+    known = {
         "image": str(case.path),
         "class": case.target,
         "name": class_name(case.target, labels),
@@ -104,19 +104,26 @@ def record(case: Case, explainer: Explainer) -> dict[str, Any]:
         "top": top,
         "model": explainer.name,
         "composite": explainer.composite,
+        "method": wishes.method or "lrp",
         "provider": explainer.provider,
         "onnxlrp": package_version(),
     }
+    return known | ({"channels": most_relevant_channels(case, wishes.channels)} if wishes.channels else {})
 
 
 def write_case(folder: Path, stem: str, case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> list[Path]:
     """Write a case's files to `folder`, each atomically; returns their paths. Raises `RunError` where one cannot be."""
     base = f"{stem}.{class_slugs(explainer.labels, len(case.scores))[case.target]}"
+
+    def on(note: str) -> Heading:
+        return heading(case, explainer, wishes, note)
+
     contents = {
         "png": lambda: png(draw(case, explainer, layout, wishes)),
         "npy": lambda: npy(case.relevance),
-        "json": lambda: (json.dumps(record(case, explainer), indent=2, ensure_ascii=False) + "\n").encode(),
-        LAYERS_ENDING: lambda: png(draw_layers(case, explainer, layout, wishes)),
+        "json": lambda: (json.dumps(record(case, explainer, wishes), indent=2, ensure_ascii=False) + "\n").encode(),
+        LAYERS_ENDING: lambda: png(draw_layers(case, layout, on(LAYERS_NOTE), wishes.cmap)),
+        CHANNELS_ENDING: lambda: png(draw_channels(case, on(CHANNELS_NOTE), wishes.channels, wishes.cmap)),
     }
     return [write_atomic(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
 

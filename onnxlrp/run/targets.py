@@ -56,6 +56,15 @@ def refuse_choice(choices: Sequence[Choice], fixed: int | None) -> None:
     raise OnnxLrpError(Problem("target", reason, "convert the classifier without --target"))
 
 
+def refuse_count(choices: Sequence[Choice], many: int) -> None:
+    """Raise `OnnxLrpError` where the choices are not exactly the `many` classes that a model explains in one run."""
+    best = [choice.best for choice in choices if choice.index is None]
+    if (len(best) == len(choices) == 1 and best[0] == many) or (not best and len(choices) == many):
+        return
+    reason = f"is not what the model takes: it explains {many} classes of each input in one run"
+    raise OnnxLrpError(Problem("target", reason, f"choose top{many}, or --target {many} times with a class each"))
+
+
 def wanted(choices: Sequence[Choice], scores: npt.NDArray[np.floating]) -> list[int]:
     """The classes that `choices` mean for one sample's `scores` [K], without repeats, in the order asked for."""
     order = ranking(scores)

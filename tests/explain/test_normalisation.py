@@ -187,14 +187,34 @@ def test_before_a_padded_convolution_it_passes(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_before_a_relu(rule: str) -> None:
-    """BN→ReLU→Conv, as in DenseNet: there is no linear layer beside it, so it passes."""
+def test_before_a_relu_and_padding(rule: str) -> None:
+    """BN→ReLU→padded Conv: it does not merge through the relu either, so it passes."""
     text = convolutional(
         f"[bn] n = {BN.format('image')}\n[relu0] p = Relu(n)\n[layer] z = {CONV.format(p=1, x='p')}", 3, size=6
     )
     proto, x = network(text), images()
     restated, (rules, options) = Network(proto), RULES[rule]
     expected = restated.relevance(x, restated.logits(x) * one_hot([0, 1, 2], 3), rules)
+    assert distance(explain(proto, x, [0, 1, 2], **options)["relevance"], expected["image"]) < CLOSE
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_through_a_relu(rule: str) -> None:
+    """BN→ReLU→Conv, as in DenseNet: merged, with what the relu silences moved to its threshold (Pahde et al. 2023)."""
+    text = convolutional(
+        f"[bn] n = {BN.format('image')}\n[relu0] p = Relu(n)\n[layer] z = {CONV.format(p=0, x='p')}", 3
+    )
+    proto, x = network(text), images()
+    restated, (rules, options) = Network(proto), RULES[rule]
+    tensors = restated.tensors(x)
+    w = weights_of(proto)
+    factor, shift = (v.reshape(1, -1, 1, 1) for v in factor_and_shift(w))
+    lifted = (tensors["p"] - shift) / factor
+    merged = merged_by_hand(proto, PLAIN_CONV, before)
+    arriving = restated.relevance(x, tensors["y"] * one_hot([0, 1, 2], 3), rules)["z"]
+    expected = merged.relevance(lifted, merged.logits(lifted) * one_hot([0, 1, 2], 3), rules)
+    assert distance(merged.tensors(lifted)["z"], tensors["z"]) < 1e-6
+    assert distance(expected["z"], arriving) < 1e-6
     assert distance(explain(proto, x, [0, 1, 2], **options)["relevance"], expected["image"]) < CLOSE
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracle.restatement import Stabilizer, minus, plus, share
 
 import onnxlrp
 from onnxlrp.explain.presets import PRESETS, named
 
 from .conftest import Subject, subject
 from .networks import CLOSE, PLAIN, distance, explain, images, network
-from .restated import MODES, Rule, average, deconvnet, gradient, guided, linear, smooth
+from .restated import MODES, Rule, Seen, average, deconvnet, gradient, guided, linear, smooth
 from .test_edits import WEIGHTED, largest
 
 LOW, HIGH = -3.0, 3.5
@@ -42,6 +43,11 @@ GRADIENTS = ("gradient", "input_x_gradient", "guided_backprop", "deconvnet", "be
 ELSEWHERE = {"montavon_vgg": "test_montavon_vgg"}  # needs a deeper network
 
 
+def at_the_stem(rules: dict[str, Rule]) -> dict[str, Rule]:
+    """The rules for the residual network, whose first layer has another name."""
+    return {("stem" if name == "conv1" else name): rule for name, rule in rules.items()}
+
+
 def test_every_preset_is_restated() -> None:
     """A preset without a restatement is a preset without a test."""
     assert {p.partition("(")[0] for p in RESTATED} | set(ELSEWHERE) == set(PRESETS)
@@ -59,7 +65,7 @@ def test_preset(plain: Subject, preset: str) -> None:
 @pytest.mark.parametrize("preset", [p for p in RESTATED if p != "seed"])
 def test_preset_in_a_residual_network(residual: Subject, preset: str) -> None:
     """With its own treatment of sums and average pooling."""
-    rules = {("stem" if k == "conv1" else k): v for k, v in RESTATED[preset].items()}
+    rules = at_the_stem(RESTATED[preset])
     if preset in GRADIENTS:
         rules["Add"] = lambda seen: [seen.r] * len(seen.xs)
     start = residual.hot if preset in GRADIENTS else residual.start
@@ -126,7 +132,7 @@ def test_the_box_comes_from_the_pre_processing(plain: Subject) -> None:
 def test_seed_recipe(residual: Subject, mode: str) -> None:
     """zplus everywhere, ones at the input, max pooling as average, its four skip modes, its filter, and a start that
     is the class's own, which it lacked."""
-    rules = {**RESTATED["seed"], "stem": linear("zplus_ones"), "Add": MODES[mode]}
+    rules = {**at_the_stem(RESTATED["seed"]), "Add": MODES[mode]}
     edits = {t: largest(0.4) for t in WEIGHTED["residual"]}
     options = {"composite": "seed", "residual": mode, "start": "one-hot"}
     found = explain(residual.proto, residual.x, residual.targets, keep=0.4, **options)
@@ -150,11 +156,28 @@ def test_stabilisers(plain: Subject, kind: str, epsilon: float) -> None:
     assert distance(found, expected) < CLOSE
 
 
-@pytest.mark.parametrize("name", ["epsilon", "zplus", "alpha_beta", "gamma", "wsquare"])
+@pytest.mark.parametrize("name", ["epsilon", "zplus", "alpha_beta", "wsquare"])
 def test_bias_zero(plain: Subject, name: str) -> None:
     """The bias left out of the denominator: it takes no share."""
     text = f"{name}(epsilon=0.01, bias='zero')"
     rule = linear(name, 0.01, bias="zero")
+    found = explain(plain.proto, plain.x, plain.targets, rules={"Conv": text, "Gemm": text})["relevance"]
+    expected = plain.restated.relevance(plain.x, plain.start, {"Conv": rule, "Gemm": rule})["image"]
+    assert distance(found, expected) < CLOSE
+
+
+def test_gamma_without_bias(plain: Subject) -> None:
+    """Which branch an output takes is still decided by the whole z, bias and all."""
+
+    def rule(seen: Seen) -> list[np.ndarray]:
+        x, w = seen.xs[0], seen.w
+        assert w is not None
+        z, up, down = x @ w.T + seen.b, w + 0.25 * plus(w), w + 0.25 * minus(w)
+        above = share(seen.r * (z > 0), Stabilizer(0.01), (plus(x), up, 0.0), (minus(x), down, 0.0))
+        below = share(seen.r * (z < 0), Stabilizer(0.01), (plus(x), down, 0.0), (minus(x), up, 0.0))
+        return [above.relevance + below.relevance]
+
+    text = "gamma(epsilon=0.01, bias='zero')"
     found = explain(plain.proto, plain.x, plain.targets, rules={"Conv": text, "Gemm": text})["relevance"]
     expected = plain.restated.relevance(plain.x, plain.start, {"Conv": rule, "Gemm": rule})["image"]
     assert distance(found, expected) < CLOSE

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools import zoo
 from torch import nn
+
+from tools import zoo
 
 from . import contract
 
 SIZE = 64  # pixels; the networks' own 224 are for the slow tests
 VGG, RESNET = 1.02, 1.03  # how many times the classifier's size its explainer may have
 FAST = ("vgg11_bn", "resnet18")
+BOTH = ("legacy", "dynamo")  # exported for an open batch and for one image in the fast tests too
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def cases(names: tuple[str, ...], slow: bool) -> list[object]:
         pytest.param(name, kind, batch, marks=[pytest.mark.slow] if slow else [])
         for name in names
         for kind in zoo.EXPORTS
-        for batch in ("N", 1)
+        for batch in (("N", 1) if slow or kind in BOTH else ("N",))
     ]
 
 

@@ -1,1 +1,2 @@
-"""Every operator and rule against a slow restatement in float64: the cases lie in graphs/ops, the rules in the catalogue."""
+"""Every operator and rule against a slow restatement in float64: cases from graphs/ops, rules
+from the catalogue."""

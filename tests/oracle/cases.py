@@ -58,8 +58,8 @@ def filled(proto: ModelProto, seed: str) -> ModelProto:
 
 @functools.cache
 def case(name: str, variant: str = "mixed", batch: int | None = None) -> ModelProto:
-    """A case as a model. Variants: `mixed` as it is; `nonnegative` with a Relu before x; `gated` with one more behind y,
-    whose output is `z`. `batch` fixes the size that the file leaves open."""
+    """A case as a model. Variants: `mixed` as it is; `nonnegative` with a Relu before x; `gated` with one more behind
+    y, whose output is `z`. `batch` fixes the size that the file leaves open."""
     proto = filled(_texts()[name], name)
     if variant in ("nonnegative", "gated"):
         rectified(proto)
@@ -68,7 +68,9 @@ def case(name: str, variant: str = "mixed", batch: int | None = None) -> ModelPr
         proto.graph.output[0].name = "z"
     if batch is not None:
         for value in (proto.graph.input[0], proto.graph.output[0]):
-            value.type.tensor_type.shape.dim[0].dim_value = batch
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == "N":
+                    dim.dim_value = batch
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
@@ -129,7 +131,9 @@ def between(proto: ModelProto, x: np.ndarray) -> ModelProto:
             nodes.append(node)
             reached.update(node.output)
     source = helper.make_tensor_value_info("x", helper.np_dtype_to_tensor_dtype(x.dtype), [None, *x.shape[1:]])
-    graph = helper.make_graph(nodes, "part", [source], [helper.make_empty_tensor_value_info("y")], proto.graph.initializer)
+    graph = helper.make_graph(
+        nodes, "part", [source], [helper.make_empty_tensor_value_info("y")], proto.graph.initializer
+    )
     return helper.make_model(graph, opset_imports=list(proto.opset_import), ir_version=proto.ir_version)
 
 

@@ -33,7 +33,11 @@ def mode(name: str) -> Iterator[None]:
     if name == "folded":
         yield
         return
-    limits = {"onnxlrp.graph.model.LARGE": 80, "onnxlrp.graph.build.FOLD_LIMIT": 12, "onnxlrp.graph.facts.FOLD_LIMIT": 12}
+    limits = {
+        "onnxlrp.graph.model.LARGE": 80,
+        "onnxlrp.graph.build.FOLD_LIMIT": 12,
+        "onnxlrp.graph.facts.FOLD_LIMIT": 12,
+    }
     with contextlib.ExitStack() as stack:
         for target, limit in limits.items():
             stack.enter_context(mock.patch(target, limit))
@@ -60,7 +64,9 @@ def extended(proto: ModelProto, build: Builder, outputs: Mapping[str, Value], fe
     result.CopyFrom(proto)
     result.graph.node.extend(nodes)
     result.graph.initializer.extend(t for name, t in constants.items() if name in used)
-    result.graph.input.extend(helper.make_tensor_value_info(v.name, v.element_type, None) for v in fed if v.name in used)
+    result.graph.input.extend(
+        helper.make_tensor_value_info(v.name, v.element_type, None) for v in fed if v.name in used
+    )
     del result.graph.output[:]
     result.graph.output.extend(helper.make_tensor_value_info(v.name, v.element_type, None) for v in shown)
     return result
@@ -102,7 +108,9 @@ def relevances(
             except Exception as error:  # reported by the test of that rule
                 results[name] = error
                 continue
-            reached[name] = totals["x"].value if "x" in totals else build.op("Sub", build.tensor("x"), build.tensor("x"))
+            reached[name] = (
+                totals["x"].value if "x" in totals else build.op("Sub", build.tensor("x"), build.tensor("x"))
+            )
         model = extended(proto, build, {f"relevance/{name}": value for name, value in reached.items()}, [source])
     try:
         outputs = cases.run(model, fitting(model, {proto.graph.input[0].name: image, FED: fed}))

@@ -30,6 +30,7 @@ class Restated:
     doubtful: bool
 
     def __add__(self, other: Restated) -> Restated:
+        """Two shares of a rule."""
         return Restated(
             self.relevance + other.relevance,
             self.error + other.error,
@@ -46,6 +47,7 @@ class Stabilizer:
     kind: str = "sign"
 
     def __call__(self, z: Array) -> Array:
+        """z kept away from zero; [N, outputs]."""
         sign = np.where(z >= 0, 1.0, -1.0)
         if self.kind == "clip":
             return sign * np.maximum(np.abs(z), self.epsilon)
@@ -107,9 +109,13 @@ def zplus(x: Array, w: Array, b: Array, r: Array, stab: Stabilizer) -> Restated:
     return alpha_beta(x, w, b, r, stab, alpha=1.0, beta=0.0)
 
 
-def gamma(x: Array, w: Array, b: Array, r: Array, stab: Stabilizer, gamma: float = 0.25) -> Restated:
-    """Montavon et al. 2019; signed form, Andéol 2021. Outputs of zero give nothing."""
-    z, size = x @ w.T + b, np.abs(x) @ np.abs(w).T + np.abs(b)
+def gamma(
+    x: Array, w: Array, b: Array, r: Array, stab: Stabilizer, gamma: float = 0.25, forward_bias: Array | None = None
+) -> Restated:
+    """Montavon et al. 2019; signed form, Andéol 2021. Outputs of zero give nothing. The output's own sign decides, its
+    bias included (`forward_bias`) also where the rule leaves biases out, as in zennit."""
+    own = b if forward_bias is None else forward_bias
+    z, size = x @ w.T + own, np.abs(x) @ np.abs(w).T + np.abs(own)
     up, down = w + gamma * plus(w), w + gamma * minus(w)
     above = share(r * (z > 0), stab, (plus(x), up, b + gamma * plus(b)), (minus(x), down, 0.0))
     below = share(r * (z < 0), stab, (plus(x), down, b + gamma * minus(b)), (minus(x), up, 0.0))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+
 from onnxlrp.rules.catalogue import CATALOGUE
 from onnxlrp.rules.rule import LinearRule, Rule
 
 from . import cases
-from .emitting import relevance, relevances
+from .emitting import relevances
 from .restatement import RESTATEMENTS, Restated, Stabilizer
 
 EPSILON = 0.05  # large enough to matter
@@ -28,7 +30,9 @@ VARIANTS = [
     *(("mixed", "folded"), ("mixed", "nodes"), ("nonnegative", "nodes")),
     *(("gated", "folded"), ("gated", "nodes"), ("nonnegative", "terms")),
 ]
-REPRESENTATIVE = ["conv_padded", "conv_groups_stride", "conv_bn", "gemm_transb", "matmul_3d_add", "add", "averagepool_padded"]
+REPRESENTATIVE = [
+    *("conv_padded", "conv_groups_stride", "conv_bn", "gemm_transb", "matmul_3d_add", "add", "averagepool_padded"),
+]
 BATCH = 2
 
 
@@ -51,7 +55,7 @@ def matrix(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn(name: str, variant: str, seed: int = 0) -> np.ndarray:
-    """Relevance to feed at the output; where that is a Relu's, a multiple of it, as relevance of a rectified unit is."""
+    """Relevance to feed at the output; where that is a Relu's, a multiple of it, as a rectified unit's is."""
     y = measured(name, variant, seed)[2]
     fed = np.random.default_rng([zlib.crc32(variant.encode()), seed]).normal(size=y.shape)
     return (fed * np.maximum(y, 0) if variant == "gated" else fed).astype(np.float32)
@@ -63,14 +67,12 @@ def make(name: str, **given: object) -> Rule:
 
 
 @functools.cache
-def restated(
-    name: str, variant: str, rule: str, seed: int, stab: Stabilizer, bias: str = "keep", **parameters: float
-) -> Restated:
+def restated(name: str, variant: str, rule: str, seed: int, stab: Stabilizer, bias: str = "keep") -> Restated:
     """The same in float64, on the dense matrix."""
     _, x, _, w, b = measured(name, variant, seed)
     flat = np.asarray(x, np.float64).reshape(BATCH, -1)
     r = np.asarray(drawn(name, variant, seed), np.float64).reshape(BATCH, -1)
-    given = {**PARAMETERS.get(rule, {}), **parameters}
+    given: dict[str, Any] = {**PARAMETERS.get(rule, {}), **({"forward_bias": b} if rule == "gamma" else {})}
     return RESTATEMENTS[rule](flat, w, b if bias == "keep" else np.zeros_like(b), r, stab, **given)
 
 

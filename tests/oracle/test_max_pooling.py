@@ -74,7 +74,9 @@ def drawn(name: str, ties: str, variant: str = "mixed") -> tuple[np.ndarray, np.
 
 
 @pytest.mark.parametrize("how", ["folded", "terms"])
-@pytest.mark.parametrize(("ties", "variant"), [("some", "mixed"), ("many", "mixed"), ("all", "mixed"), ("some", "gated")])
+@pytest.mark.parametrize(
+    ("ties", "variant"), [("some", "mixed"), ("many", "mixed"), ("all", "mixed"), ("some", "gated")]
+)
 @pytest.mark.parametrize("name", cases.names("max_pooling"))
 def test_the_first_largest_wins(name: str, ties: str, variant: str, how: str) -> None:
     """`winner` on inputs with ties, negative values and zeros."""

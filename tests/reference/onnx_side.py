@@ -17,9 +17,10 @@ import torch
 from onnx import ModelProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from tools import zoo
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tools import zoo
 
 LEVELS = ort.GraphOptimizationLevel
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from tools.zoo import Sum
 from torch import Tensor, nn
 from zennit.composites import COMPOSITES, LayerMapComposite, SpecialFirstLayerMapComposite, layer_map_base
 from zennit.core import Composite
 from zennit.rules import Epsilon, Norm
 from zennit.torchvision import ResNetCanonizer
 from zennit.types import Convolution, Linear
+
+from tools.zoo import Sum
 
 SUMS = [(Sum, Norm())]  # the residual sums of the trained models' twins
 Made = Callable[[], Composite]

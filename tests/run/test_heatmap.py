@@ -9,8 +9,8 @@ from PIL import Image
 from onnxlrp import heatmap
 from onnxlrp.errors import OnnxLrpError
 from onnxlrp.run import colormaps
-from onnxlrp.run.page import percent
-from onnxlrp.run.region import share_inside, strongest_region
+from onnxlrp.run.drawing import percent
+from onnxlrp.run.region import strongest_region
 
 NEUTRAL = {"bwr": 255, "seismic": 255, "coldnhot": 0, "hot": 0, "gray": 0}
 
@@ -138,11 +138,3 @@ def test_the_strongest_region_is_boxed_and_others_left_out() -> None:
     assert box is not None
     assert (box.left, box.top, box.right, box.bottom) == pytest.approx((20, 10, 29, 14), abs=1)
     assert strongest_region(-np.abs(values)) is None
-
-
-def test_share_inside_counts_positive_relevance_only() -> None:
-    values = np.array([[3.0, 1.0], [-8.0, 0.0]])
-    assert share_inside(values, [[True, False], [True, False]]) == 0.75
-    assert share_inside(-np.abs(values), np.ones((2, 2))) == 0.0
-    with pytest.raises(OnnxLrpError, match=r"\[1, 2\].*\[2, 2\]"):
-        share_inside(values, [[True, False]])

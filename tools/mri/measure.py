@@ -1,4 +1,4 @@
-"""What a trained network is worth on the held-back slices: how often it is right, and whether it looks at the lesion."""
+"""What a trained network is worth on the held-back slices: how often it is right, whether it looks at the lesion."""
 
 from __future__ import annotations
 

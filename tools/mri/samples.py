@@ -13,7 +13,7 @@ CHOSEN = (27, 42, 13, 16, 20, 38)  # indices into the held-back samples of seed 
 
 
 def write_samples(dataset: LesionSlices, folder: Path) -> None:
-    """Write `folder`/CLASS-NUMBER.png, 8-bit grey, and `folder`/masks/ with the same names: 255 in the lesion, else 0."""
+    """Write `folder`/CLASS-NUMBER.png, 8-bit grey, and masks/ with the same names: 255 in the lesion, else 0."""
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     seen = dict.fromkeys(CLASSES, 0)
     for index in CHOSEN:

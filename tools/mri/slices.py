@@ -1,8 +1,9 @@
 """Axial brain-MRI slices, some with a pasted lesion whose outline is known exactly.
 
-The anatomy is the ICBM 152 (2009a, symmetric) T1 average that the nilearn package carries. Every sample takes one of its
-slices, deforms it gently (also out of its plane, but never beyond its block), perhaps puts a lesion into the grey or white matter, and then degrades it as a scanner would
-(bias field, gamma, noise). A sample depends on nothing but the part, the seed and its index.
+The anatomy is the ICBM 152 (2009a, symmetric) T1 average that the nilearn package carries. Every sample takes one of
+its slices, deforms it gently (also out of its plane, but never beyond its block), perhaps puts a lesion into grey or white
+matter, and then degrades it as a scanner would (bias field, gamma, noise). A sample depends on nothing but the part,
+the seed and its index.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def load_template() -> Template:
 
 
 def blocks_of(part: Part) -> list[range]:
-    """The z of all slices of one part, block by block. Slices of the two parts are never neighbours: one between them is unused."""
+    """The z of all slices of one part, block by block. Between blocks of the two parts one slice is unused."""
     starts = range(FIRST_SLICE, LAST_SLICE + 1, PERIOD)
     return [range(start + BLOCK[part].start, start + BLOCK[part].stop) for start in starts]
 

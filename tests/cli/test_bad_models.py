@@ -1,0 +1,223 @@
+"""Valid files with models that cannot be explained, and odd ones that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from . import classifiers
+from .classifiers import changed, classifier, image, node, renamed, weight
+from .conftest import Refused, invoke
+
+Written = Callable[[ModelProto | bytes], Path]
+OPEN = pytest.mark.xfail(strict=True, reason="the sentence names another culprit")
+MISTYPED = pytest.mark.xfail(strict=True, reason="constants are float32 whatever the model's type")
+
+
+def several(inputs: bool, outputs: bool) -> ModelProto:
+    """A classifier with two images added, or two outputs."""
+    proto = classifier()
+    if inputs:
+        proto.graph.input.append(image("N", 3, 8, 8, name="second"))
+        proto.graph.node.insert(0, node("Add", ["x", "second"], "both"))
+        proto.graph.node[1].input[0] = "both"
+    if outputs:
+        proto.graph.node.append(node("Gemm", ["f", "g"], "other", name="head"))
+        proto.graph.output.append(image("N", classifiers.CLASSES, name="other"))
+    return proto
+
+
+def only(*nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInfoProto | None = None) -> ModelProto:
+    """A graph of these nodes alone, from x to y."""
+    graph = helper.make_graph(
+        list(nodes), "graph", [source or image("N", 3, 8, 8)], [out], [weight("w", 4, 3, 3, 3), weight("g", 4, 5)]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+SCORES = image("N", 5, name="y")
+REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
+    "no image": (only(node("Gemm", ["x", "g"], "y"), out=SCORES, source=image("N", 4)), [], "has no image input"),
+    "no input": (
+        changed(lambda m: (m.graph.ClearField("input"), m.graph.initializer.append(weight("x", 1, 3, 8, 8)))),
+        [], "no input at all",
+    ),
+    "two images": (several(True, False), [], "Choose one with --input NAME"),
+    "two outputs": (several(False, True), [], "Choose one with --output NAME"),
+    "an input that is not there": (several(True, False), ["--input", "secnd"], "Did you mean second?"),
+    "an output that is not there": (several(False, True), ["--output", "othr"], "Did you mean other?"),
+    "a weight for an input": (classifier(), ["--input", "w"], "--input w: the model has no such input"),
+    "an operator without rule": (classifier(node("Sin", ["r"], "b")), [], "sin (Sin): the operator Sin has no"),
+    "no path": (
+        only(node("Relu", ["x"], "r"), node("Identity", ["g"], "y"), out=image(4, 5, name="y")), [],
+        "there is no path from input x to any output",
+    ),
+    "a class number for an output": (
+        only(node("Flatten", ["x"], "f"), node("ArgMax", ["f"], "y", axis=1),
+             out=image("N", 1, name="y", kind=TensorProto.INT64)),
+        [], "there is no path from input x",
+    ),
+    "a map for an output": (
+        only(node("Conv", ["x", "w"], "y"), out=image("N", 4, 6, 6, name="y")), [], "class scores are [N, classes]",
+    ),
+    "open sizes": (classifier(shape=("N", 3, "H", "W")), [], "Fix them with --input-shape N,3,224,224"),
+    "negative sizes": (classifier(shape=(1, 3, -1, 8)), [], "Fix them with --input-shape"),
+    "no shape": (
+        changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), [], "input x: declares no shape",
+    ),
+    "a new operator set": (classifier(opset=99), [], "uses opset 99; up to 25 is known"),
+    "an old operator": (classifier(opset=9), [], "is not valid ONNX: Node(gemm)"),
+    "a new IR version": (classifier(ir=99), [], "is of IR version 99"),
+    "no operator set": (changed(lambda m: m.ClearField("opset_import")), [], "must specify opset_import"),
+    "an unknown operator": (classifier(node("Foo", ["r"], "b")), [], "No Op registered for Foo"),
+    "a foreign operator that is not imported": (
+        classifier(node("Magic", ["r"], "b", domain="com.acme")), [], "No opset import for domain 'com.acme'",
+    ),
+    "nodes out of order": (changed(lambda m: m.graph.node.insert(0, m.graph.node.pop())), [], "topologically sorted"),
+    "a tensor that is nowhere": (
+        changed(lambda m: m.graph.node[0].input.__setitem__(0, "nowhere")), [], "input 'nowhere'",
+    ),
+    "one name for all nodes": (
+        changed(lambda m: [setattr(n, "name", "same") for n in m.graph.node]), [],
+        "uses the node name 'same' more than once",
+    ),
+    "an output declared twice": (
+        changed(lambda m: m.graph.output.append(m.graph.output[0])), [], "uses the output 'y' more than once",
+    ),
+    "sparse weights": (changed(lambda m: m.graph.sparse_initializer.add()), [], "keeps 1 weights as sparse tensors"),
+    "its own target": (renamed(r="target"), [], "tensor target: the model has a tensor of that name"),
+    "its own relevance": (renamed(y="relevance"), [], "tensor relevance: the model has a tensor of that name"),
+    "its own explained": (renamed(c="explained"), [], "tensor explained: the model has a tensor of that name"),
+    "damaged pre-processing": (
+        changed(lambda m: m.metadata_props.add(key="onnxlrp.preprocess", value="{")), [],
+        "the metadata onnxlrp.preprocess cannot be read",
+    ),
+}  # fmt: skip
+
+MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
+    "a foreign operator": (
+        classifier(node("Magic", ["r"], "b", domain="com.acme"), domains=["com.acme"]), [],
+        "magic (Magic): the operator com.acme.Magic has no relevance rule",
+    ),
+    "a branch": (
+        classifier(classifiers.branch("r", "b"), more=[classifiers.CONDITION]), [], "if (If): is control flow",
+    ),
+    "a loop": (
+        classifier(classifiers.loop("r", "b"), more=[classifiers.CONDITION, classifiers.TRIPS]), [],
+        "loop (Loop): is control flow",
+    ),
+    "a kernel larger than the image": (classifier(shape=("N", 3, 2, 2)), [], "conv (Conv)"),
+    "channels that do not fit": (classifier(shape=("N", "C", 8, 8)), ["--input-shape", "N,4,8,8"], "conv (Conv)"),
+    "damaged class names": (
+        changed(lambda m: m.metadata_props.add(key="onnxlrp.labels", value="{")), [], "onnxlrp.labels",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["convert", "plan"])
+@pytest.mark.parametrize("name", [*REFUSED, *(pytest.param(n, marks=OPEN) for n in MISTAKEN)])
+def test_what_cannot_be_explained(command: str, name: str, written: Written, refused: Refused) -> None:
+    proto, options, words = {**REFUSED, **MISTAKEN}[name]
+    refused(command, written(proto), *options, words=words)
+
+
+def test_every_problem_is_named(written: Written, refused: Refused) -> None:
+    said = refused("convert", written(classifier(node("Sin", ["r"], "s"), node("Cos", ["s"], "b"))))
+    assert "sin (Sin)" in said
+    assert "cos (Cos)" in said
+
+
+def test_a_name_of_the_contract_is_free_where_the_explainer_does_not_need_it(written: Written) -> None:
+    assert invoke("convert", written(renamed(x="target")), "--target", "predicted").exit_code == 0
+    assert invoke("convert", written(renamed(y="heatmap")), "--force").exit_code == 0
+
+
+# -- odd, and explained all the same ----------------------------------------------------------------------------------
+
+
+def unused(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> ModelProto:
+    return changed(lambda m: m.graph.input.append(image(*shape, name=name, kind=kind)))
+
+
+def named(*names: str) -> ModelProto:
+    return changed(lambda m: [setattr(n, "name", to) for n, to in zip(m.graph.node, names, strict=True)])
+
+
+def beside_the_path(output: bool) -> ModelProto:
+    """An If that no score depends on, and that the model may return or not."""
+    proto = classifier(more=[classifiers.CONDITION])
+    proto.graph.node.append(classifiers.branch("r", "aside"))
+    if output:
+        proto.graph.output.append(image("a", "b", "c", "d", name="aside"))
+    return proto
+
+
+def typed(kind: int) -> ModelProto:
+    """The classifier in another floating-point type."""
+    proto = classifier()
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = kind
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return proto
+
+
+ODD: dict[str, tuple[ModelProto, list[str]]] = {
+    "empty node names": (named(*[""] * 5), []),
+    "names of all kinds": (named("/a b/c", "ü€😀", "a\nb\x1b[31m", "../..", "x" * 500), ["--tap", "all"]),
+    "tensors of all kinds": (renamed(x="in put/ü:0", y="out\tput", c="%s {}", r="…"), ["--tap", "all"]),
+    "tensors named as ours": (renamed(c="lrp/conv/relevance", r="lrp/conv/constant"), ["--tap", "all"]),
+    "a node named as ours": (named("lrp/start/relevance", "lrp/relevance", "lrp", "a", "b"), []),
+    "a tensor like a tap": (renamed(r="relevance/r"), []),
+    "a batch of zero": (classifier(shape=(0, 3, 8, 8)), []),
+    "a negative batch": (classifier(shape=(-1, 3, 8, 8)), []),
+    "a fixed batch": (classifier(shape=(2, 3, 8, 8)), []),
+    "open sizes that are given": (classifier(shape=("N", 3, "H", "W")), ["--input-shape", "N,3,9,12"]),
+    "everything open": (classifier(shape=("N", "C", "H", "W")), ["--input-shape", "Nx3x9x12"]),
+    "an input that nobody reads": (unused("idle", "N", 7), []),
+    "a flag that nobody reads": (unused("idle", kind=TensorProto.BOOL), []),
+    "control flow beside the path": (beside_the_path(False), []),
+    "control flow beside the path, returned": (beside_the_path(True), ["--output", "y"]),
+    "an empty weight": (
+        changed(lambda m: m.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "empty"))), [],
+    ),
+    "an empty part of a sum": (
+        classifier(node("Concat", ["r", "none"], "b", axis=1), shape=(1, 3, 8, 8),
+                   more=[numpy_helper.from_array(np.zeros((1, 0, 6, 6), np.float32), "none")]),
+        [],
+    ),
+    "a graph without a name": (changed(lambda m: m.graph.ClearField("name")), []),
+    "a weight that is returned": (changed(lambda m: m.graph.output.append(image(4, 5, name="g"))), []),
+    "an IR version that runtimes refuse": (classifier(ir=onnx.IR_VERSION), []),
+    **{f"operator set {n}": (classifier(opset=n), []) for n in (11, 13, 16, 18, 21, 22, 25)},
+}  # fmt: skip
+MISTYPES = {"half": (typed(TensorProto.FLOAT16), []), "double": (typed(TensorProto.DOUBLE), [])}
+
+
+@pytest.mark.parametrize("name", [*ODD, *(pytest.param(n, marks=MISTYPED) for n in MISTYPES)])
+def test_odd_but_explained(name: str, folder: Path, written: Written) -> None:
+    proto, options = {**ODD, **MISTYPES}[name]
+    result = invoke("convert", written(proto), *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.replace("\n", "").isprintable()
+    onnx.checker.check_model("model.lrp.onnx", full_check=True)
+    feeds, explained = {}, proto.graph.input[0].name
+    session = ort.InferenceSession("model.lrp.onnx", providers=["CPUExecutionProvider"])
+    for value in session.get_inputs():
+        shape = [d if isinstance(d, int) else 2 for d in value.shape]
+        kind = {"tensor(int64)": np.int64, "tensor(bool)": bool, "tensor(double)": np.float64}.get(value.type)
+        kind = np.float16 if value.type == "tensor(float16)" else kind or np.float32
+        feeds[value.name] = np.random.default_rng(0).random(shape).astype(kind)
+    feeds["target"] = np.full_like(feeds["target"], -1)
+    (relevance,) = session.run(["relevance"], feeds)
+    assert relevance.shape == feeds[explained].shape
+    assert np.isfinite(relevance).all()
+    assert np.abs(relevance).max() > 0
+    assert invoke("plan", "model.onnx", *(o for o in options if o not in ("--tap", "all"))).exit_code == 0

@@ -1,0 +1,88 @@
+"""Words on the command line that mean nothing, or nothing for this model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Refused, invoke
+
+BOTH = [
+    ("--rule=Conv", "--rule Conv: is not of the form PATTERN=RULE. For example"),
+    ("--rule==epsilon", "is not of the form PATTERN=RULE"),
+    ("--rule=Conv=gama", "rule 'gama': there is no such rule. Did you mean gamma?"),
+    ("--rule=Conv=nonsense", "Choose among: epsilon,"),
+    ("--rule=Conv=gamma(0.1", "rule 'gamma(0.1': cannot be read. Write NAME"),
+    ("--rule=Conv=gamma(size=1)", "has no parameter 'size'. Use gamma(gamma=0.25"),
+    ("--rule=Conv=gamma('much')", "its parameters do not fit"),
+    ("--rule=Conv=gamma(1,2,3,4,5,6)", "its parameters do not fit"),
+    ("--rule=Conv=epsilon(-1)", "epsilon is -1, and must not be negative"),
+    ("--rule=Relu=epsilon", "relu (Relu): the rule epsilon does not fit a layer of kind activation"),
+    ("--rule=Conv=winner", "conv (Conv): the rule winner does not fit a layer of kind convolution"),
+    ("--rule=Conv=zbox", "conv (Conv): zbox needs the lowest and highest value of the input"),
+    ("--rule=Conx=epsilon", "--rule Conx=epsilon: matches no layer on the way"),
+    ("--composite=epsilon_plus_flt", "Did you mean epsilon_plus_flat?"),
+    ("--composite=nonsense", "composite 'nonsense': there is no such composite"),
+    ("--composite=epsilon(size=1)", "has no parameter 'size'"),
+    ("--composite=", "composite '': cannot be read"),
+    ("--input-shape=N,3", "--input-shape N,3: does not fit input x"),
+    ("--input-shape=N,3,9,9", "Change only dimensions that the model leaves open"),
+    ("--input-shape=large", "is not of the form N,C,H,W. For example N,3,224,224."),
+    ("--input-shape=N,N,8,8", "is not of the form N,C,H,W"),
+    ("--input-shape=N,3,²,8", "is not of the form N,C,H,W"),
+    ("--input-shape=", "is not of the form N,C,H,W"),
+    ("--mean=grey", "--mean grey: is not a list of numbers. Give numbers separated by commas"),
+    ("--mean=", "is not a list of numbers"),
+    ("--mean=1,2", "--mean: 2 values for 3 channels"),
+    ("--mean=nan", "--mean nan: is not a finite number"),
+    ("--mean=0,0,inf", "is not a finite number"),
+    ("--std=0", "--std 0: is not above 0, and pixels are divided by it"),
+    ("--std=1,1,-1", "is not above 0"),
+    ("--std=nan", "is not a finite number"),
+    ("--scale=0", "--scale 0.0: is not above 0"),
+    ("--scale=-1", "is not above 0"),
+    ("--scale=inf", "is not a finite number"),
+    ("--scale=big", "'big' is not a valid float"),
+    ("--size=9,9", "--size: 9×9 pixels, and the model's input is 8×8"),
+    ("--size=0,0", "is not a height and width in pixels. For example 224,224."),
+    ("--size=8,8,8", "is not a height and width in pixels"),
+    ("--size=²", "is not a height and width in pixels"),
+    ("--size=", "is not a height and width in pixels"),
+    ("--layout=NHWC", "8 channels in NHWC"),
+    ("--color-order=L", "3 channels in NCHW, and L pictures do not fit"),
+    ("--preprocess=none_such", "'none_such' is not one of 'imagenet', 'unit', 'caffe', 'none'"),
+    ("--nonsense", "No such option"),
+]
+CONVERT = [
+    ("--tap=nothing", "--tap nothing: matches no layer on the way"),
+    ("--activations=nothing", "--activations nothing: matches no tensor"),
+    *(
+        (f"--target={text}", f"--target {text}: {reason}. Choose 0 to 4, or predicted.")
+        for text, reason in [
+            ("5", "the model has 5 classes"), ("-1", "the model has 5 classes"), ("9" * 30, "the model has 5 classes"),
+            *((word, "is neither 'predicted' nor a class number") for word in ("best", "", "1.5", "²", "--5", "INPUT")),
+        ]
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("option", "words"), BOTH)
+def test_what_convert_and_plan_refuse(option: str, words: str, model: Path, refused: Refused) -> None:
+    refused("convert", model, option, words=words)
+    refused("plan", model, option, words=words)
+
+
+@pytest.mark.parametrize(("option", "words"), CONVERT)
+def test_what_convert_refuses(option: str, words: str, model: Path, refused: Refused) -> None:
+    refused("convert", model, option, words=words)
+
+
+@pytest.mark.parametrize("option", ["--size=8x8", "--size=8", "--input-shape=Nx3x8x8", "--target=4", "--mean=0.5"])
+def test_other_spellings(option: str, model: Path) -> None:
+    assert invoke("convert", model, option).exit_code == 0
+
+
+def test_commands_that_are_not_there(refused: Refused) -> None:
+    refused("explain", words="No such command 'explain'")
+    refused("convert", words="Missing argument 'MODEL'")

@@ -1,0 +1,82 @@
+"""How tables and help look, at any width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from onnxlrp.cli.main import main
+from onnxlrp.cli.table import file_size, printable, table
+
+from .conftest import invoke
+
+HEAD = ("layer", "nodes", "output", "rule", "why")
+ROWS = [
+    ("/features/features.0/Conv_and_a_long_name_of_a_module", "Conv", "N×64×224×224", "flat", "first layer, dense"),
+    ("fc", "MatMul+Add+Mul", "N×4", "epsilon", "dense"),
+]
+GIVE = {"layer": "end", "nodes": "start", "why": "start"}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_table_fits_the_terminal(width: int) -> None:
+    lines = table(HEAD, ROWS, GIVE, width).splitlines()  # type: ignore[arg-type]
+    assert max(map(len, map(click.unstyle, lines))) <= width
+    assert ROWS[0][0][-8:] in lines[2]
+    assert all("N×64×224×224" in line for line in lines[2:3])
+    assert ("…" in lines[2]) == (width < 120)
+
+
+def test_a_plan_that_goes_elsewhere_is_not_cut(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    said = invoke("plan", model).stdout
+    assert "x N×3×8×8 → y N×5, explained by epsilon_plus_flat" in said
+    assert "…" not in said
+    assert "4 layers get their rule. 1 only moves values. Nothing stands in the way." in said
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120"])
+def test_a_plan_fits(columns: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = invoke("plan", model, "--rule", "Conv=gamma(0.125)").stdout.splitlines()
+    assert max(map(len, lines[1:-1])) <= int(columns)
+
+
+def test_names_cannot_command_the_terminal() -> None:
+    assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
+    assert printable("ü€ 😀×") == "ü€ 😀×"
+    assert "\x1b" not in table(("a",), [("\x1b[2J",)], {}, 80).splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (87_000, "87 kB"), (2_250_000, "2.2 MB")],
+)
+def test_sizes_of_files(size: int, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(size))
+    assert file_size(path) == words
+
+
+def test_every_command_says_what_it_is_for() -> None:
+    said = invoke("--help").stdout
+    for name, command in main.commands.items():
+        assert f"  {name}" in said
+        assert command.short_help in said
+        shown = invoke(name, "--help")
+        assert shown.exit_code == 0
+        assert max(map(len, shown.stdout.splitlines())) <= 100
+
+
+def test_a_bug_is_called_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("onnxlrp.cli.plan.examine", broken)
+    result = invoke("plan", model)
+    assert result.exit_code == 1
+    assert "Error: onnxlrp failed unexpectedly (KeyError: 'oops'). This is a bug of onnxlrp" in result.stderr
+    monkeypatch.setenv("ONNXLRP_DEBUG", "1")
+    assert isinstance(invoke("plan", model).exception, KeyError)
