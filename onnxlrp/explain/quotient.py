@@ -36,20 +36,23 @@ def quotient(
     share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance, build: Builder
 ) -> Value | None:
     """s, where the share holds; None where the share has nothing to give."""
-    live = [t for t in terms if t.w is not None]
+    if all(t.w is None for t in terms):
+        return None
     relevance = _restricted(share, layer, r, build)
-    if not live or relevance is None or not share.divide:
-        return relevance if live else None
-    if stabilizer.kind == "sign" and stabilizer.epsilon and not any(t.is_plain(layer) for t in live):
-        side = _side(share, live, build)
-        if side is not Sign.ANY and layer.outputs:
-            return build.op("Div", relevance, _one_sided(live, side, stabilizer.epsilon, layer, build), step="s")
-    z = build.tensor_of(_forward(live, layer, build), relevance)
+    if relevance is None or not share.divide:
+        return relevance
+    side = _side(share, terms, layer, build)
+    foldable = stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
+    if foldable and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
+        return build.op("Div", relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), step="s")
+    z = build.tensor_of(_forward(terms, layer, build), relevance)
     epsilon = _spread(stabilizer, z, layer, build)
     if z == layer.z and r.gate is not None:
         z = r.gate  # equal to z, or to relu(z), wherever R is not zero
-    elif share.where != "everywhere":  # z has the other sign only where R is zero
-        z = build.tensor_of(build.positive(z) if share.where == "positive" else build.negative(z), relevance)
+    elif side is Sign.NONNEGATIVE:  # z has the other sign only where R is zero
+        z = build.tensor_of(build.positive(z), relevance)
+    elif side is Sign.NONPOSITIVE:
+        z = build.tensor_of(build.negative(z), relevance)
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
     return build.op("Div", relevance, stabilise(stabilizer, z, epsilon, build), step="s")
@@ -75,18 +78,24 @@ def _forward(terms: Sequence[Modified], layer: Linear, build: Builder) -> Symbol
     return z
 
 
-def _side(share: Share, terms: Sequence[Modified], build: Builder) -> Sign:
-    """On which side of zero z lies wherever R is not zero, as far as it is known before z is computed."""
+def _side(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> Sign:
+    """On which side of zero the share's z lies wherever R is not zero, as far as it is known before z is computed."""
     if not build.exact:
         return Sign.ANY
-    if share.where != "everywhere":
-        return Sign.NONNEGATIVE if share.where == "positive" else Sign.NONPOSITIVE
-    sides = {_sign(build, x) * _sign(build, t.w) for t in terms for x in t.x if x is not None}
-    sides |= {_sign(build, t.b) for t in terms if t.b is not None}
+    if (
+        share.where != "everywhere"
+    ):  # z is then the layer's output and more of the same sign, unless its bias is left out
+        whole = layer.b is None or any(t.b is not None for t in terms)
+        return _SIDES[share.where] if whole else Sign.ANY
+    sides = {_sign(x) * _sign(t.w) for t in terms for x in t.x if x is not None and t.w is not None}
+    sides |= {_sign(t.b) for t in terms if t.b is not None}
     return sides.pop() if len(sides) == 1 and all(t.sign == 1 for t in terms) else Sign.ANY
 
 
-def _sign(build: Builder, v: Symbol) -> Sign:
+_SIDES = {"positive": Sign.NONNEGATIVE, "negative": Sign.NONPOSITIVE}
+
+
+def _sign(v: Symbol) -> Sign:
     return v.sign if isinstance(v, Value) else Sign.NONNEGATIVE
 
 
@@ -95,12 +104,12 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
     ε does not matter there."""
     sign = 1.0 if side is Sign.NONNEGATIVE else -1.0
     like = next(x for t in terms for x in t.x if isinstance(x, Value)) if _has_tensor(terms) else layer.z
-    first = terms[0]
+    first = next(t for t in terms if t.w is not None)
     if first.b is None:
         shifted: Symbol = build.constant(np.full(layer.outputs, sign * epsilon), like)
     else:
         shifted = build.add(first.b, build.constant(sign * epsilon, like), step="b")
-    z = build.tensor_of(_forward([replace(first, b=shifted), *terms[1:]], layer, build), like)
+    z = build.tensor_of(_forward([replace(t, b=shifted) if t is first else t for t in terms], layer, build), like)
     if z.sign is side:
         return z
     bound = build.constant(sign * epsilon, like)
@@ -126,7 +135,7 @@ def _spread(stabilizer: Stabilizer, z: Value, layer: Linear, build: Builder) -> 
     """ε, or for the stabiliser `norm` ε·rms(z), one value per sample."""
     if stabilizer.kind != "norm":
         return build.constant(stabilizer.epsilon, z)
-    axes = list(range(1, len(build.facts.shape(layer.output))))
+    axes = list(range(1 - len(build.facts.shape(layer.output)), 0))  # from the end: z may have no batch
     if z.array is not None:  # a constant is the same for every sample, and may have fewer axes than the layer's output
         return build.constant(stabilizer.epsilon * np.sqrt(np.mean(np.square(z.array))) + 1e-30, z)
     rms = build.op("Sqrt", build.mean(build.op("Mul", z, z), axes, keepdims=True))

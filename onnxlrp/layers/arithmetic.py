@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from onnx import NodeProto
 
-from onnxlrp.graph.build import ONE, Builder, Symbol, Value
+from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
 from onnxlrp.graph.facts import Shape
 from onnxlrp.layers.registry import Diagonal, Inputs, Layer, Linear, defines, layer_name, refuse
 
@@ -66,26 +67,29 @@ def divide(node: NodeProto, build: Builder) -> Layer:
 
 
 def residual_sum(node: NodeProto, build: Builder, signs: Sequence[float] = ()) -> Linear:
-    """z = Σ sign_i · x_i, each x_i broadcast to z."""
+    """z = Σ_i w_i · x_i, each x_i broadcast to z; w is ONE, or a vector of signs."""
     shape = build.facts.shape(node.output[0])
     shapes = [build.facts.shape(i) for i in node.input]
-    signs = signs or [1.0] * len(shapes)
+
+    def weights(w: Symbol) -> list[float]:
+        known = np.ones(1) if isinstance(w, One) else np.zeros(1) if w is None else w.array
+        assert known is not None
+        return [float(v) for v in np.broadcast_to(known, len(shapes))]
 
     def apply(xs: Inputs, w: Symbol, b: Symbol) -> Symbol:
         total: Symbol = None
-        for sign, x in zip(signs, xs, strict=True):
-            total = build.add(total, build.scale(sign, x))
-        return build.mul(total, w)
+        for weight, x in zip(weights(w), xs, strict=True):
+            total = build.add(total, build.scale(weight, x))
+        return total
 
     def transpose(s: Value, w: Symbol) -> Inputs:
-        shared = build.mul(s, w)
-        return tuple(
-            build.scale(sign, _unbroadcast(build, shared, shape, to)) for sign, to in zip(signs, shapes, strict=True)
-        )
+        parts = zip(weights(w), shapes, strict=True)
+        return tuple(build.scale(weight, _unbroadcast(build, s, shape, to)) for weight, to in parts)
 
+    z = build.tensor(node.output[0])
     return Linear(
         name=layer_name(node), kind="sum", nodes=(node,), inputs=tuple(node.input), output=node.output[0],
-        x=tuple(build.tensor(i) for i in node.input), w=ONE, z=build.tensor(node.output[0]),
+        x=tuple(build.tensor(i) for i in node.input), w=build.constant(signs, z) if signs else ONE, z=z,
         apply=apply, transpose=transpose,
     )  # fmt: skip
 

@@ -107,7 +107,7 @@ def test_montavon_vgg() -> None:
     composite = f"montavon_vgg(low={LOW}, high={HIGH})"
     plan = onnxlrp.convert(deep.proto, composite=composite).plan.rules
     assert [plan[f"conv{i}"].partition("(")[0] for i in range(5)] == ["zbox", "gamma", "gamma", "epsilon", "epsilon"]
-    assert plan["dense"] == "epsilon(epsilon=0)"
+    assert plan["dense"] == "epsilon(epsilon=0.0)"
     found = explain(deep.proto, deep.x, deep.targets, composite=composite)["relevance"]
     expected = deep.restated.relevance(deep.x, deep.start, {**rules, "Gemm": linear("epsilon", 0.0)})["a0"]
     assert distance(found, expected) < CLOSE

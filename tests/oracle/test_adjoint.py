@@ -65,7 +65,8 @@ def gap(name: str, how: str, weight: Callable[[Builder, Linear], Symbol], seed: 
     left = float(np.vdot(forward, fed["g"]))
     if abs(left) < 0.1 * np.linalg.norm(forward) * np.linalg.norm(fed["g"]):
         return gap(name, how, weight, seed + 1)
-    right = sum(np.vdot(fed[f"v{i}"], np.broadcast_to(results[f"back{i}"], s)) for i, s in enumerate(shapes[:-1]))
+    back = [results.get(f"back{i}", np.zeros(())) for i in range(len(shapes) - 1)]  # none: this input's weight is zero
+    right = sum(np.vdot(fed[f"v{i}"], np.broadcast_to(b, shapes[i])) for i, b in enumerate(back))
     return abs(left - float(right)) / abs(left)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxlrp import attributors, convert
+from onnxlrp import attributors
 from onnxlrp.errors import OnnxLrpError
 from onnxlrp.run.session import Explainer
 
 networks = pytest.importorskip("torch_network", reason="needs torch (extra: reference)")
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of its own exporter
 TARGETS = np.array([2, 0, 3])
 
 
@@ -77,7 +78,7 @@ def test_integrated_gradients_are_complete() -> None:
     x, base = networks.images(), np.full((3, *networks.SHAPE), 0.4)
     said = attributors.integrated_gradients(explainer(), x, TARGETS, baseline=0.4, steps=300)
     fall = (networks.scores(x) - networks.scores(base))[range(3), TARGETS]
-    np.testing.assert_allclose(said.relevance.sum((1, 2, 3)), fall, rtol=2e-3)
+    np.testing.assert_allclose(said.relevance.sum((1, 2, 3)), fall, atol=2e-4)
 
 
 def test_integrated_gradients_need_gradients() -> None:
@@ -116,14 +117,10 @@ def test_several_targets_and_fed_starts() -> None:
                 np.testing.assert_allclose(attribute(fed, x, start=hot).relevance, one.relevance, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("window", "stride"), [(3, 2), (4, None), ((5, 3), (2, 4)), (1, 5), (40, 3), ((12, 14), 1)]
-)
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, None), ((5, 3), (2, 4)), (1, 5), (40, 3), ((12, 14), 1)])
 def test_occlusion_against_a_loop(window: Any, stride: Any) -> None:
     x, fill = networks.images(2), np.array([0.3, -0.7], np.float32).reshape(2, 1, 1)
-    said = attributors.occlusion(
-        explainer(), x, TARGETS[:2], window=window, stride=stride, fill=fill, batch_size=7
-    )
+    said = attributors.occlusion(explainer(), x, TARGETS[:2], window=window, stride=stride, fill=fill, batch_size=7)
     sides = (window, window) if isinstance(window, int) else window
     steps = stride or tuple(max(s // 2, 1) for s in sides)
     steps = (steps, steps) if isinstance(steps, int) else steps

@@ -15,7 +15,7 @@ SHAPE = (2, 12, 14)
 CLASSES = 4
 
 
-class Network(torch.nn.Module):  # type: ignore[misc,name-defined]
+class Network(torch.nn.Module):
     """Two convolutions, one max pooling, one dense layer."""
 
     def __init__(self) -> None:
@@ -26,7 +26,8 @@ class Network(torch.nn.Module):  # type: ignore[misc,name-defined]
             nn.Linear(6 * 4 * 5, CLASSES),
         )  # fmt: skip
 
-    def forward(self, x):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores."""
         return self.body(x)
 
 

@@ -1,9 +1,9 @@
 """Axial brain-MRI slices, some with a pasted lesion whose outline is known exactly.
 
 The anatomy is the ICBM 152 (2009a, symmetric) T1 average that the nilearn package carries. Every sample takes one of
-its slices, deforms it gently (also out of its plane, but never beyond its block), perhaps puts a lesion into grey or white
-matter, and then degrades it as a scanner would (bias field, gamma, noise). A sample depends on nothing but the part,
-the seed and its index.
+its slices, deforms it gently (also out of its plane, but never beyond its block), perhaps puts a lesion into grey or
+white matter, and then degrades it as a scanner would (bias field, gamma, noise). A sample depends on nothing but the
+part, the seed and its index.
 """
 
 from __future__ import annotations
