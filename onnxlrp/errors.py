@@ -19,8 +19,12 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        remedy = f" {self.remedy[0].upper()}{self.remedy[1:].rstrip('.')}." if self.remedy else ""
-        return f"{self.node}: {self.reason.rstrip('.')}.{remedy}"
+        remedy = f" {self.remedy[0].upper()}{_ended(self.remedy[1:])}" if self.remedy else ""
+        return f"{self.node}: {_ended(self.reason)}{remedy}"
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith("?") else f"{sentence.rstrip('.')}."
 
 
 class OnnxLrpError(Exception):

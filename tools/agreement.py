@@ -122,8 +122,9 @@ implementation as for the other.
 - **ours**: the explainer on ONNX Runtime's CPU provider at ORT_ENABLE_EXTENDED; **ours ′**: at ORT_ENABLE_ALL, where
   its layout optimiser groups sums differently.
 - **ratio**: ours / zennit.
-- **formula**: the explainer's graph interpreted in float64 (worst of the first two images; of one of the random networks; not done
-  at 224 px). At 1e-13 there is no difference but the order of summation: the proof that both compute the same thing.
+- **formula**: the explainer's graph interpreted in float64 (of the random networks for one image, of the trained ones
+  for two; not at 224 px). At 1e-13 there is no difference but the order of summation: the proof that both compute the
+  same thing.
 
 The eps of batch norms that zennit merged is set to 0 for the comparison; zennit 0.5.1 leaves it as it was. Two things
 zennit is no reference for. `beta_smooth` on networks that use a relu module several times or in place, as torchvision's

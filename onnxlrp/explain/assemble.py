@@ -53,6 +53,9 @@ def signature(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
     """Graph inputs or outputs as a person reads them: `relevance float32 [N, 3, 224, 224]`."""
     described = []
     for value in values:
+        if not value.type.HasField("tensor_type"):
+            described.append(f"{value.name} ({value.type.WhichOneof('value')})")
+            continue
         kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
         dims = ", ".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
         described.append(f"{value.name} {kind} [{dims}]")
@@ -64,9 +67,10 @@ def _value_info(port: Port) -> onnx.ValueInfoProto:
 
 
 def _activations(study: Study) -> list[onnx.ValueInfoProto]:
-    """The intermediate tensors that the user wants to see."""
+    """The intermediate tensors that the user wants to see, and the scores where they are one."""
     facts, listed = study.facts, {o.name for o in study.model.outputs}
-    names = [n for n in choose.activated(study.options.activations, study.model) if n not in listed]
+    wanted = dict.fromkeys([study.output, *choose.activated(study.options.activations, study.model)])
+    names = [n for n in wanted if n not in listed]
     return [_value_info(Port(n, facts.element_type(n), facts.shape(n))) for n in names if facts.known(n)]
 
 

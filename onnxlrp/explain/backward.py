@@ -30,7 +30,7 @@ def propagate(
         layer = step.layer
         if not arrived[layer.output]:
             continue
-        with build.scope(layer.name, str(step.rule or layer.kind)):
+        with build.scope(layer.name, str(step.rule or layer.kind), layer.output):
             total = _sum(build, arrived.pop(layer.output))
             total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
             parts = backward(build, layer, step.rule, total)

@@ -12,7 +12,7 @@ from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain.composite import matches
 from onnxlrp.explain.options import Options
-from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape
+from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape, shown
 from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
 
@@ -23,7 +23,7 @@ FEW = (1, 3, 4)  # numbers of channels that tell a channel axis from a spatial o
 def image_input(model: Model, name: str | None) -> str:
     """The input to explain: the named one, or the only one that can be an image."""
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
-    described = "; ".join(f"{k} {['?' if d is None else d for d in declared_shape(v.type)]}" for k, v in _named(model))
+    described = "; ".join(f"{k} {shown(declared_shape(v.type))}" for k, v in _named(model))
     if name is not None and name not in inputs:
         raise OnnxLrpError(
             Problem(f"--input {name}", f"the model has no such input: {described}", closest(name, inputs))
@@ -56,7 +56,7 @@ def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> 
     wanted = [d or None for d in given]
     clash = len(wanted) != len(declared) or any(a and b and a != b for a, b in zip(declared, wanted, strict=False))
     if clash or any(d is not None and d < 0 for d in wanted):
-        reason = f"does not fit input {name}, which is {['?' if d is None else d for d in declared]}"
+        reason = f"does not fit input {name}, which is {shown(declared)}"
         text = ",".join("N" if d is None else str(d) for d in wanted)
         raise OnnxLrpError(
             Problem(f"--input-shape {text}", reason, "change only dimensions that the model leaves open")
@@ -65,18 +65,18 @@ def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> 
 
 
 def score_output(model: Model, facts: Facts, name: str | None) -> str:
-    """The output to explain: the named one, or the only one that depends on the image."""
+    """The tensor to explain: the named one, an output or any inner tensor, else the only output that depends on the
+    image."""
     outputs = [o.name for o in model.outputs]
-    if name is not None and name not in outputs:
-        raise OnnxLrpError(
-            Problem(f"--output {name}", f"the model has no such output: {', '.join(outputs)}", closest(name, outputs))
-        )
-    able = [o for o in ([name] if name else outputs) if facts.carries(o)]
+    if name is not None and name not in outputs and name not in model.producer:
+        reason = f"the model has no such tensor; its outputs are {', '.join(outputs)}"
+        raise OnnxLrpError(Problem(f"--output {name}", reason, closest(name, [*outputs, *model.producer])))
+    able = [o for o in ([name] if name else outputs) if facts.carries(o) and o != facts.image]
     if not able:
         reason = f"there is no path from input {facts.image} to {name or 'any output'}"
         raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
     if len(able) > 1:
-        shapes = "; ".join(f"{o} {list(facts.shape(o)) if facts.known(o) else '?'}" for o in able)
+        shapes = "; ".join(f"{o} {shown(facts.shape(o)) if facts.known(o) else '?'}" for o in able)
         raise OnnxLrpError(Problem(model.name, f"has several outputs: {shapes}", "choose one with --output NAME"))
     return able[0]
 
@@ -89,11 +89,23 @@ def check_target(target: object, classes: int) -> None:
     raise OnnxLrpError(Problem(f"--target {target}", reason, f"choose 0 to {classes - 1}, or predicted"))
 
 
-def check_labels(labels: Sequence[str] | None, classes: int) -> None:
-    """Raise `OnnxLrpError` unless there is one label a class."""
+def check_labels(labels: Sequence[str] | None, classes: int, where: str) -> None:
+    """Raise `OnnxLrpError` unless there is one label a class. `where` says who gave them."""
     if labels is not None and len(labels) != classes:
         reason = f"{len(labels)} class names for {classes} classes"
-        raise OnnxLrpError(Problem("--labels", reason, "give one name a line, in the order of the model's output"))
+        raise OnnxLrpError(Problem(where, reason, "give one name a line with --labels, in the order of the scores"))
+
+
+def _labels(metadata: Mapping[str, str]) -> list[str]:
+    """The class names in the classifier's own metadata."""
+    try:
+        found = json.loads(metadata[contract.KEY_LABELS])
+        if not isinstance(found, list):
+            raise ValueError("not a list")
+        return [str(name) for name in found]
+    except ValueError as error:
+        reason = f"holds no JSON list of class names ({error})"
+        raise OnnxLrpError(Problem(f"metadata {contract.KEY_LABELS}", reason, "give them with --labels")) from None
 
 
 def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -> Options:
@@ -102,7 +114,7 @@ def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -
     if preprocess is None and contract.KEY_PREPROCESS in metadata:
         preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS])
     if labels is None and contract.KEY_LABELS in metadata:
-        labels = json.loads(metadata[contract.KEY_LABELS])
+        labels = _labels(metadata)
     if preprocess is not None and len(shape) == 4:
         preprocess = fitted(preprocess, shape)
     return dataclasses.replace(options, preprocess=preprocess, labels=labels)
@@ -128,7 +140,7 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
         problems.append(Problem("--size", reason, "leave it out: the model's own size is used"))
     for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) not in (1, channels):
-            reason = f"{len(values)} values for {channels} channels in the input {list(shape)}"
+            reason = f"{len(values)} values for {channels} channels in the input {shown(shape)}"
             problems.append(Problem(f"--{name}", reason, "give one value, or one a channel"))
     if 0 in preprocess.std or preprocess.scale == 0:
         problems.append(
@@ -136,7 +148,7 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
         )
     if channels not in FEW or (preprocess.color_order == "L") != (channels == 1):
         order = preprocess.color_order
-        reason = f"the input {list(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
+        reason = f"the input {shown(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
         problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
     if problems:
         raise OnnxLrpError(*problems)

@@ -20,15 +20,17 @@ INPUT = "input"  # the channels come from an input of the explainer
 Conditions = Mapping[str, Sequence[int] | str]  # pattern -> channels, or INPUT
 
 
-def edits(build: Builder, layers: Sequence[Layer], keep: float | None, conditions: Conditions) -> dict[str, Edit]:
-    """By tensor, what happens to the relevance that reaches it."""
+def edits(
+    build: Builder, layers: Sequence[Layer], keep: float | None, conditions: Conditions, scores: str
+) -> dict[str, Edit]:
+    """By tensor, what happens to the relevance that reaches it. The `scores` themselves, where it starts, are kept."""
     found: dict[str, Edit] = {}
     for layer in layers:
         steps: list[Edit] = []
         for pattern, channels in conditions.items():
             if matches(pattern, layer):
                 steps.append(_masking(build, layer, channels))
-        if keep is not None and layer.kind in WEIGHTED:
+        if keep is not None and layer.kind in WEIGHTED and layer.output != scores:
             steps.append(_keeping(build, build.facts.shape(layer.output), keep))
         if steps:
             found[layer.output] = _chained(steps)

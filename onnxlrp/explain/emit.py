@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
@@ -42,40 +42,51 @@ class Part:
 
 def emit(study: Study) -> Part:
     """Everything the explainer computes beyond the classifier."""
-    build, facts, options = study.build, study.facts, study.options
+    build, options = study.build, study.options
     many = options.targets_per_input or 0
-    shape = facts.shape(facts.image)
-    taps = choose.tapped(options.taps, [s.layer for s in study.plan.steps])
+    image, taps = study.facts.image, choose.tapped(options.taps, [s.layer for s in study.plan.steps])
     explained = explained_class(build, study.scores, options.target, study.start, many)
-    walks = [_walk(study, _column(build, explained, k, many), [*taps, facts.image]) for k in range(max(many, 1))]
-    stacked = {name: _stack(build, [w[name] for w in walks], many) for name in [*taps, facts.image]}
-    inserted: Shape = (many,) if many else ()
-
-    def port(value: Value, name: str, of: Shape) -> Port:
-        named = build.output(value, name)
-        return Port(name, named.element_type, (of[0], *inserted, *of[1:]))
-
-    relevance = stacked[facts.image]
-    outputs = [port(relevance, contract.RELEVANCE, shape), port(explained, contract.EXPLAINED, shape[:1])]
-    if options.heatmap:
-        axis = choose.channel_axis(shape, options.preprocess)
-        summed = build.op("ReduceSum", relevance, build.integers([axis + len(inserted)]), keepdims=0, step="heatmap")
-        outputs.append(port(summed, contract.HEATMAP, shape[:axis] + shape[axis + 1 :]))
-    outputs += [port(stacked[name], contract.tap_name(name), facts.shape(name)) for name in taps]
+    walks = [_walk(study, _column(build, explained, k, many), [image, *taps]) for k in range(max(many, 1))]
+    with build.scope("result", "joins the walks", image):
+        joined = {name: _stack(build, [w[name] for w in walks], many) for name in [image, *taps]}
+        outputs = _outputs(study, joined, explained, taps)
     graph, constants, notes = build.finish([p.name for p in outputs])
     graph = tidy(graph)
     used = {i.name for n in graph.nodes for i in n.inputs}
-    return Part(
-        export(graph, notes), [t for name, t in constants.items() if name in used], _inputs(study, inserted), outputs
-    )
+    kept = [tensor for name, tensor in constants.items() if name in used]
+    return Part(export(graph, notes), kept, _inputs(study), outputs)
+
+
+def _outputs(study: Study, joined: Mapping[str, Value], explained: Value, taps: Sequence[str]) -> list[Port]:
+    """The explainer's new outputs, in the order of the contract."""
+    build, facts, options = study.build, study.facts, study.options
+    many = _targets(study)
+
+    def port(value: Value, name: str, of: Shape) -> Port:
+        named = build.output(value, name)
+        return Port(name, named.element_type, (of[0], *many, *of[1:]))
+
+    relevance, shape = joined[facts.image], facts.shape(facts.image)
+    outputs = [port(relevance, contract.RELEVANCE, shape), port(explained, contract.EXPLAINED, shape[:1])]
+    if options.heatmap:
+        axis = choose.channel_axis(shape, options.preprocess)
+        summed = build.op("ReduceSum", relevance, build.integers([axis + len(many)]), keepdims=0, step="heatmap")
+        outputs.append(port(summed, contract.HEATMAP, shape[:axis] + shape[axis + 1 :]))
+    return outputs + [port(joined[name], contract.tap_name(name), facts.shape(name)) for name in taps]
+
+
+def _targets(study: Study) -> Shape:
+    """The axis that several targets per input insert behind the batch, if there is one."""
+    many = study.options.targets_per_input
+    return (many,) if many else ()
 
 
 def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Value]:
     """The relevance of the wanted tensors for one class a sample."""
-    build, facts, options = study.build, study.facts, study.options
-    changes = edits(build, [s.layer for s in study.plan.steps], options.keep, options.conditions)
+    build, facts, options, scores = study.build, study.facts, study.options, study.scores.tensor
+    changes = edits(build, [s.layer for s in study.plan.steps], options.keep, options.conditions, scores)
     runs = [
-        propagate(build, study.plan, {study.scores.tensor: first}, changes)
+        propagate(build, study.plan, {scores: first}, changes)
         for first in start(build, study.scores, explained, study.start)
     ]
     if any(facts.image not in totals for totals in runs):
@@ -83,10 +94,11 @@ def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Va
         raise OnnxLrpError(Problem(f"input {facts.image}", "no relevance reaches it", remedy))
     found = {}
     for name in wanted:
-        values = [totals[name].value if name in totals else _nothing(build, name) for totals in runs]
-        found[name] = values[0] if len(values) == 1 else _above(build, *values)
-        if name == facts.image and study.composite.times_input:
-            found[name] = build.op("Mul", found[name], build.tensor(name))
+        with build.scope("result", f"relevance of {name}", name):
+            values = [totals[name].value if name in totals else _nothing(build, name) for totals in runs]
+            found[name] = values[0] if len(values) == 1 else _above(build, *values)
+            if name == facts.image and study.composite.times_input:
+                found[name] = build.op("Mul", found[name], build.tensor(name), step="times_input")
     return found
 
 
@@ -105,7 +117,8 @@ def _column(build: Builder, explained: Value, k: int, many: int) -> Value:
     """The k-th of several targets, [N]."""
     if not many:
         return explained
-    return build.op("Squeeze", build.slice(explained, 1, k, k + 1), build.integers([1]))
+    with build.scope("target", f"target {k}"):
+        return build.op("Squeeze", build.slice(explained, 1, k, k + 1), build.integers([1]))
 
 
 def _stack(build: Builder, values: Sequence[Value], many: int) -> Value:
@@ -115,7 +128,7 @@ def _stack(build: Builder, values: Sequence[Value], many: int) -> Value:
     return build.op("Concat", *(build.op("Unsqueeze", v, build.integers([1])) for v in values), axis=1)
 
 
-def _inputs(study: Study, inserted: Shape) -> list[Port]:
+def _inputs(study: Study) -> list[Port]:
     """What a host has to feed beyond the image."""
     facts, options = study.facts, study.options
     batch = facts.shape(facts.image)[0]
@@ -124,7 +137,7 @@ def _inputs(study: Study, inserted: Shape) -> list[Port]:
         element_type = facts.element_type(study.scores.tensor)
         ports.append(Port(contract.START, element_type, (batch, study.scores.classes)))
     elif options.target == "input":
-        ports.append(Port(contract.TARGET, TensorProto.INT64, (batch, *inserted)))
+        ports.append(Port(contract.TARGET, TensorProto.INT64, (batch, *_targets(study))))
     for layer in (s.layer for s in study.plan.steps):
         if INPUT in _conditions_on(layer, options.conditions):
             shape = facts.shape(layer.output)

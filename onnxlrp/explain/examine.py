@@ -9,7 +9,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from onnxlrp.errors import Problem, raise_if_any
+from onnxlrp import contract
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.explain import choose, edits
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
@@ -56,11 +57,14 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     image = choose.image_input(model, options.input)
     facts = infer(model, image, {image: choose.input_shape(model, image, options.input_shape)})
     output = choose.score_output(model, facts, options.output)
+    build = Builder(facts, exact=options.optimize == "exact")
+    if not facts.known(output):  # the walk says which node is to blame
+        raise OnnxLrpError(*view(build, output)[1])
     found = scores(facts, output)
+    labels_from = "--labels" if options.labels is not None else f"metadata {contract.KEY_LABELS}"
     options = choose.with_metadata(options, model.metadata, facts.shape(image))
     choose.check_target(options.target, found.classes)
-    choose.check_labels(options.labels, found.classes)
-    build = Builder(facts, exact=options.optimize == "exact")
+    choose.check_labels(options.labels, found.classes, labels_from)
     layers, problems = view(build, found.tensor)
     if problems:
         planned = plan(layers, composite, [], facts, options.preprocess)

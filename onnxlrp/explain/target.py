@@ -16,7 +16,7 @@ from onnx import TensorProto
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph.build import Builder, Value
-from onnxlrp.graph.facts import Facts
+from onnxlrp.graph.facts import Facts, shown
 from onnxlrp.layers.registry import Relevance
 
 Target = Literal["input", "predicted"] | int
@@ -47,7 +47,7 @@ def scores(facts: Facts, output: str) -> Scores:
         raise OnnxLrpError(Problem(f"output {output}", facts.why_unknown(tensor), "fix the shapes with --input-shape"))
     shape = facts.shape(tensor)
     if not _is_scores(shape):
-        reason = f"has the shape {shape}, and class scores are [N, classes]"
+        reason = f"has the shape {shown(shape)}, and class scores are [N, classes]"
         raise OnnxLrpError(
             Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME")
         )

@@ -22,25 +22,36 @@ from onnx import NodeProto
 
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
-from onnxlrp.graph.facts import describe
+from onnxlrp.graph.facts import captured
 from onnxlrp.graph.model import CONTROL_FLOW
-from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, define, layer_name
+from onnxlrp.layers.registry import (
+    DEFINITIONS,
+    Activation,
+    Diagonal,
+    Layer,
+    Linear,
+    layer_name,
+    refuse,
+    require_definition,
+)
 
 
-def view(build: Builder, output: str, keep: frozenset[str] = frozenset()) -> tuple[list[Layer], list[Problem]]:
+def view(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
     """The layers on the way from the image to the tensor `output`, in the order the model computes them, and all that
-    stands in the way. Tensors in `keep` stay visible: no layer swallows them."""
-    found, problems = _layers_before(build, output)
+    stands in the way, in the same order."""
     order = {id(n): i for i, n in enumerate(build.facts.model.nodes)}
+    found, problems = _layers_before(build, output)
+    if problems:
+        problems.sort(key=lambda pair: order[id(pair[0])])
     layers = sorted(found, key=lambda layer: order[id(layer.nodes[-1])])
-    return (_merge(build, layers, keep | {output}), []) if not problems else (layers, problems)
+    return (layers if problems else _merge(build, layers, frozenset({output}))), [p for _, p in problems]
 
 
-def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
-    """Every node between image and output as a layer of its own, found by walking back."""
+def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[tuple[NodeProto, Problem]]]:
+    """Every node between image and output as a layer of its own, found by walking back; problems by node."""
     facts = build.facts
     layers: list[Layer] = []
-    problems: list[Problem] = []
+    problems: list[tuple[NodeProto, Problem]] = []
     pending, seen = [output], {facts.image}
     while pending:
         name = pending.pop()
@@ -48,30 +59,33 @@ def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[Probl
             continue
         seen.add(name)
         node = facts.model.producer[name]
+        inputs: tuple[str, ...] = (*node.input, *captured(node))
         try:
             layer = _bind(build, node, name)
-            layers.append(layer)
-            inputs: tuple[str, ...] = layer.inputs
+            if layer is not None:
+                layers.append(layer)
+                inputs = layer.inputs
         except OnnxLrpError as error:
-            problems += error.problems
-            inputs = tuple(node.input)
+            problems += [(node, p) for p in error.problems]
         pending += [i for i in inputs if facts.carries(i)]
     return layers, problems
 
 
-def _bind(build: Builder, node: NodeProto, name: str) -> Layer:
-    """The node as a layer, once its tensors are known well enough."""
+def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
+    """The node as a layer; None where its tensors are not known because an earlier node's are not."""
     facts = build.facts
     if node.op_type in CONTROL_FLOW:
-        raise OnnxLrpError(Problem(describe(node), "is control flow, which cannot be explained", "export without it"))
+        raise refuse(node, "is control flow, which cannot be explained", "export the model without it")
+    require_definition(node)
     if name != node.output[0]:
         reason = f"its output {name} (number {list(node.output).index(name)}) has no relevance rule"
-        raise OnnxLrpError(Problem(describe(node), reason, "explain from an earlier output (--output)"))
-    unknown = [i for i in (*node.input, name) if i and facts.is_float(i) and not facts.known(i)]
-    if name in unknown or not facts.known(name):
-        raise OnnxLrpError(Problem(describe(node), facts.why_unknown(name), "fix the input's shape with --input-shape"))
-    with build.scope(layer_name(node), "view"):
-        return define(node, build)
+        raise refuse(node, reason, "explain from an earlier tensor (--output)")
+    if not facts.known(name):
+        if any(facts.carries(i) and not facts.known(i) for i in node.input if i):
+            return None
+        raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
+    with build.scope(layer_name(node), "view", name):
+        return DEFINITIONS[node.op_type](node, build)
 
 
 def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[Layer]:
@@ -119,7 +133,7 @@ def _scaled_after(build: Builder, linear: Linear, diagonal: Diagonal) -> Linear 
     if linear.out_axis is None or not isinstance(linear.w, Value) or not fits:
         return None
     shape = _weight_shape(build, linear)
-    with build.scope(linear.name, "merged"):
+    with build.scope(linear.name, "merged", linear.output):
         w = build.mul(linear.w, _along(build, diagonal.factor, linear.out_axis, len(shape)), step="w")
         shift = _vector(build, diagonal.shift, shape[linear.out_axis])
         b = build.add(build.mul(linear.b, diagonal.factor), shift, step="b")
@@ -134,7 +148,7 @@ def _scaled_before(build: Builder, diagonal: Diagonal, linear: Linear) -> Linear
     if diagonal.shift is not None and (linear.pads or diagonal.channel != linear.channel):
         return None
     shape = _weight_shape(build, linear)
-    with build.scope(linear.name, "merged"):
+    with build.scope(linear.name, "merged", linear.output):
         w = build.mul(linear.w, _along(build, diagonal.factor, linear.in_axis, len(shape)), step="w")
         b = linear.b
         if diagonal.shift is not None:
@@ -151,7 +165,7 @@ def _through_relu(build: Builder, diagonal: Diagonal, relu: Activation, joined: 
     if not isinstance(factor, Value) or factor.array is None or np.any(np.abs(factor.array) < 1e-6):
         return None
     rank = len(build.facts.shape(relu.output))
-    with build.scope(joined.name, "merged"):
+    with build.scope(joined.name, "merged", joined.output):
         lifted = build.sub(build.tensor(relu.output), _along(build, diagonal.shift, diagonal.channel, rank))
         divisor = _along(build, factor, diagonal.channel, rank)
         x = build.tensor_of(build.div(lifted, divisor, step="x"), factor)
@@ -166,7 +180,7 @@ def _composed(build: Builder, first: Diagonal, second: Diagonal) -> Diagonal | N
     channels = {d.channel for d in (first, second) if not _is_scalar(build, d.factor) or not _is_scalar(build, d.shift)}
     if len(channels) > 1:
         return None
-    with build.scope(first.name, "merged"):
+    with build.scope(first.name, "merged", first.output):
         terms = {
             name: build.add(build.mul(getattr(first, at), getattr(second, by)), plus)
             for name, at, by, plus in (

@@ -65,16 +65,19 @@ class Builder:
         self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
         self._notes: dict[str, str] = {}
         self._scope, self._note = "", ""
+        self._type: int = TensorProto.FLOAT
 
     # -- naming -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def scope(self, layer: str, note: str) -> Iterator[None]:
-        """Within it, tensors are named `lrp/<layer>/<step>` and nodes carry `note` as their doc_string."""
-        before = self._scope, self._note
-        self._scope, self._note = layer.strip("/"), note
+    def scope(self, layer: str, note: str, tensor: str = "") -> Iterator[None]:
+        """Within it, tensors are named `lrp/<layer>/<step>`, nodes carry `note` as their doc_string, and constants are
+        of the element type of `tensor` unless they say otherwise."""
+        before = self._scope, self._note, self._type
+        kind = self.facts.element_type(tensor) if tensor else self._type
+        self._scope, self._note, self._type = layer.strip("/"), note, kind
         yield
-        self._scope, self._note = before
+        self._scope, self._note, self._type = before
 
     def _name(self, step: str) -> str:
         stem = "/".join(part for part in (PREFIX, self._scope, step) if part)
@@ -91,9 +94,9 @@ class Builder:
         sign = self.facts.sign(name) if array is None else of_array(array)
         return Value(name, self.facts.element_type(name), sign if self.exact else Sign.ANY, array)
 
-    def constant(self, values: np.ndarray | float | Sequence[float], like: Value | int = TensorProto.FLOAT) -> Value:
-        """A constant of the element type of `like` (a value, or a TensorProto.DataType)."""
-        element_type = like.element_type if isinstance(like, Value) else like
+    def constant(self, values: np.ndarray | float | Sequence[float], like: Value | int | None = None) -> Value:
+        """A constant of the element type of `like` (a value, or a TensorProto.DataType; None: the scope's)."""
+        element_type = like.element_type if isinstance(like, Value) else self._type if like is None else like
         array = np.asarray(values).astype(helper.tensor_dtype_to_np_dtype(element_type))
         key = ("constant", element_type, array.shape, array.tobytes())
         if key not in self._memo:
@@ -226,7 +229,7 @@ class Builder:
 
     def _values(self, a: Symbol, b: Symbol) -> tuple[Value, Value]:
         """Both as tensors: ONE beside a tensor is the scalar 1 of its type."""
-        like = next((v for v in (a, b) if isinstance(v, Value)), TensorProto.FLOAT)
+        like = next((v for v in (a, b) if isinstance(v, Value)), None)
         one = self.constant(1.0, like)
         return (a if isinstance(a, Value) else one), (b if isinstance(b, Value) else one)
 

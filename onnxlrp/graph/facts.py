@@ -9,7 +9,7 @@ two sizes: a dimension that differs is the batch or a multiple of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,6 +42,20 @@ def describe(node: NodeProto) -> str:
     return f"{node.name or (node.output[0] if node.output else '?')} ({node.op_type})"
 
 
+def shown(shape: Sequence[int | str | None]) -> str:
+    """A shape as messages and tables write it: [N, 3, ?, ?]."""
+    return f"[{', '.join('?' if d is None else str(d) for d in shape)}]"
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """Names that the node's subgraphs (the branches of an If, the body of a Loop) read."""
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in graph.node:
+                yield from inner.input
+                yield from captured(inner)
+
+
 @dataclass
 class _Pass:
     """What one pass found, for one concrete size of the batch."""
@@ -65,7 +79,7 @@ class Facts:
     def _carriers(self) -> set[str]:
         found = {self.image}
         for node in self.model.nodes:
-            if any(i in found for i in node.input):
+            if any(i in found for i in (*node.input, *captured(node))):
                 found.update(o for o in node.output if self.is_float(o) or o in self._first.unknown)
         return found
 
@@ -126,7 +140,7 @@ class Facts:
             k for k in self._first.values if self._second is None or k in self._second.values
         }
         for node in self.model.nodes:
-            if all(i in found for i in node.input if i) and node.op_type not in _RANDOM:
+            if all(i in found for i in (*node.input, *captured(node)) if i) and node.op_type not in _RANDOM:
                 found.update(o for o in node.output if o)
         return found
 
@@ -245,9 +259,14 @@ def _visit(model: Model, node: NodeProto, found: _Pass) -> None:
     except KeyError as missing:
         types = {}
         found.unknown.update(dict.fromkeys(node.output, f"the shape of its input {missing.args[0]} is not known"))
-    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError, ValueError) as error:
+    except (
+        onnx.shape_inference.InferenceError, onnx.defs.SchemaError, onnx.checker.ValidationError,
+        RuntimeError, ValueError,
+    ) as error:  # fmt: skip
         types = {}
         found.unknown.update(dict.fromkeys(node.output, str(error).strip().splitlines()[-1]))
+    for name in (o for o in node.output if o and o not in types):
+        found.unknown.setdefault(name, "its type and shape cannot be inferred")
     for name, inferred in types.items():
         if inferred.tensor_type.HasField("shape") and 0 not in dims(inferred):
             found.types[name] = inferred

@@ -107,7 +107,7 @@ def maximum(node: NodeProto, build: Builder) -> Activation:
     carriers = [i for i in node.input if build.facts.carries(i)]
     others = [build.facts.value(i) for i in node.input if not build.facts.carries(i)]
     if len(carriers) != 1 or len(others) != 1 or others[0] is None or np.any(others[0]):
-        raise refuse(node, "only Max(x, 0), a relu, is known", "explain from an earlier output (--output)")
+        raise refuse(node, "only Max(x, 0), a relu, is known", "explain from an earlier tensor (--output)")
     return _activation(node, build, carriers[0], lambda x, y: _relu(build, x, y, {}), rectifies=True)
 
 

@@ -50,7 +50,9 @@ def multiply(node: NodeProto, build: Builder) -> Layer:
     carriers = [i for i in node.input if build.facts.carries(i)]
     if len(carriers) > 1:
         raise refuse(
-            node, "is a product of two activations, which no rule covers yet", "explain from an earlier output"
+            node,
+            "is a product of two activations, which no rule covers yet",
+            "explain from an earlier tensor (--output)",
         )
     other = next(i for i in node.input if i != carriers[0])
     return diagonal(node, build, carriers[0], build.tensor(other))
@@ -61,7 +63,7 @@ def divide(node: NodeProto, build: Builder) -> Layer:
     """x / constant."""
     if build.facts.carries(node.input[1]):
         raise refuse(
-            node, "divides by an activation, which no rule covers", "explain from an earlier output (--output)"
+            node, "divides by an activation, which no rule covers", "explain from an earlier tensor (--output)"
         )
     return diagonal(node, build, node.input[0], build.op("Reciprocal", build.tensor(node.input[1])))
 

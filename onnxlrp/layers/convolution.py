@@ -31,6 +31,10 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     x, w, z = (build.tensor(name) for name in (*node.input[:2], node.output[0]))
     b = build.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     groups = int(attributes(node).get("group", 1))
+    channels = facts.shape(node.input[0])[1]
+    if channels != weight_shape[1] * groups:
+        reason = f"its input has {channels} channels, its weight {weight_shape} takes {weight_shape[1] * groups}"
+        raise refuse(node, reason, "correct --input-shape, or export the model again")
     conv = Convolution(build, axes, weight_shape[0], weight_shape[1] * groups, groups)
     return Linear(
         name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],

@@ -147,13 +147,9 @@ def refuse(node: NodeProto, reason: str, remedy: str) -> OnnxLrpError:
     return OnnxLrpError(Problem(describe(node), reason, remedy))
 
 
-def define(node: NodeProto, build: Builder) -> Layer:
-    """The layer that a node is; raises `OnnxLrpError` for an operator or a form of it that has no definition."""
+def require_definition(node: NodeProto) -> None:
+    """Raise `OnnxLrpError` for an operator that has no definition."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in DEFINITIONS:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        raise refuse(
-            node,
-            f"the operator {operator} has no relevance rule",
-            "explain from an earlier output (--output), or export the model without it",
-        )
-    return DEFINITIONS[node.op_type](node, build)
+        remedy = "explain from an earlier tensor (--output), or export the model without it"
+        raise refuse(node, f"the operator {operator} has no relevance rule", remedy)

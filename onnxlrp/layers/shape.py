@@ -38,7 +38,8 @@ def identity(node: NodeProto, build: Builder) -> Routing:
 def dropout(node: NodeProto, build: Builder) -> Routing:
     """Nothing at inference."""
     training = build.facts.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    if training is not None and bool(training):
+    ratio = build.facts.value(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    if training is not None and bool(training) and (ratio is None or float(ratio) > 0):
         raise refuse(node, "drops at random (training_mode is true)", "export the model in evaluation mode")
     return _routing(node, (node.input[0],), lambda r: (r,))
 

@@ -12,6 +12,7 @@ import difflib
 import functools
 import inspect
 import keyword
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -83,7 +84,7 @@ def linear(formula: Callable[..., Shares]) -> Callable[..., LinearRule]:
         ).bind(*given, **named)
         values.apply_defaults()
         chosen: dict[str, Any] = values.arguments
-        _check(chosen["epsilon"] >= 0, f"epsilon is {chosen['epsilon']}, and must not be negative")
+        _check(0 <= chosen["epsilon"] < math.inf, f"epsilon is {chosen['epsilon']}, and must be 0 or a positive number")
         _check(
             chosen["stabilizer"] in ("sign", "clip", "norm"),
             f"stabilizer '{chosen['stabilizer']}' is none of sign, clip, norm",

@@ -57,7 +57,9 @@ def refused(folder: Path) -> Refused:
         assert isinstance(result.exception, SystemExit), result.exception
         lines = result.stderr.splitlines()
         assert "Error: " in result.stderr
-        assert all(line.startswith("Error: ") and line.endswith(".") for line in lines) or "Usage:" in lines[0], lines
+        assert (
+            all(line.startswith("Error: ") and line.endswith((".", "?")) for line in lines) or "Usage:" in lines[0]
+        ), lines
         assert "Traceback" not in result.output
         assert "unexpectedly" not in result.output
         assert words in result.stderr

@@ -17,7 +17,7 @@ BOTH = [
     ("--rule=Conv=gamma(size=1)", "has no parameter 'size'. Use gamma(gamma=0.25"),
     ("--rule=Conv=gamma('much')", "its parameters do not fit"),
     ("--rule=Conv=gamma(1,2,3,4,5,6)", "its parameters do not fit"),
-    ("--rule=Conv=epsilon(-1)", "epsilon is -1, and must not be negative"),
+    ("--rule=Conv=epsilon(-1)", "epsilon is -1, and must be 0 or a positive number"),
     ("--rule=Relu=epsilon", "relu (Relu): the rule epsilon does not fit a layer of kind activation"),
     ("--rule=Conv=winner", "conv (Conv): the rule winner does not fit a layer of kind convolution"),
     ("--rule=Conv=zbox", "conv (Conv): zbox needs the lowest and highest value of the input"),
@@ -50,7 +50,7 @@ BOTH = [
     ("--size=²", "is not a height and width in pixels"),
     ("--size=", "is not a height and width in pixels"),
     ("--layout=NHWC", "8 channels in NHWC"),
-    ("--color-order=L", "3 channels in NCHW, and L pictures do not fit"),
+    ("--color-order=L", "3 channels in NCHW; L pictures do not fit"),
     ("--preprocess=none_such", "'none_such' is not one of 'imagenet', 'unit', 'caffe', 'none'"),
     ("--nonsense", "No such option"),
 ]

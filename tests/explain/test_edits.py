@@ -56,7 +56,6 @@ def test_keep_leaves_at_most_its_fraction(plain: Subject) -> None:
     assert np.all(nonzero <= math.floor(0.1 * 45))
 
 
-@pytest.mark.xfail(strict=True, reason="the filter acts on the scores themselves, where a negative logit is no largest")
 def test_keep_explains_a_negative_logit(plain: Subject) -> None:
     """A class that the model speaks against has a map too."""
     found = explain(plain.proto, plain.x, plain.targets, keep=0.9)

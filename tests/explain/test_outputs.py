@@ -112,10 +112,7 @@ def test_the_classifier_is_left_alone(residual: Subject, options: dict[str, obje
     assert len(names) == len(set(names))
 
 
-NAMELESS = pytest.mark.xfail(strict=True, reason="nodes that join several walks are emitted outside any scope")
-
-
-@pytest.mark.parametrize("options", [*OPTIONS[:2], pytest.param(OPTIONS[2], marks=NAMELESS)])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_every_node_added_says_what_it_is_for(residual: Subject, options: dict[str, object]) -> None:
     """Its name its layer and step, its doc_string the rule."""
     added = onnxlrp.convert(residual.proto, **options).model.graph.node[len(residual.proto.graph.node) :]

@@ -214,7 +214,7 @@ def test_a_composite_that_is_none(text: str, sentence: str) -> None:
     ("rule", "sentence"),
     [
         ("zpluss", "did you mean zplus"),
-        ("epsilon(-1)", "must not be negative"),
+        ("epsilon(-1)", "must be 0 or a positive number"),
         ("alpha_beta(3, 1)", "alpha - beta must be 1"),
         ("epsilon(stabilizer='abs')", "none of sign, clip, norm"),
         ("epsilon(bias='half')", "neither keep nor zero"),

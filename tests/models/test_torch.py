@@ -43,11 +43,19 @@ def check(name: str, kind: str, batch: str | int, folder: Path, size: int = SIZE
 def cases(names: tuple[str, ...], slow: bool) -> list[object]:
     """Every network in every form; the slow ones are those that are not fast."""
     return [
-        pytest.param(name, kind, batch, marks=[pytest.mark.slow] if slow else [])
+        pytest.param(name, kind, batch, marks=marks(name, kind, slow))
         for name in names
         for kind in zoo.EXPORTS
         for batch in (("N", 1) if slow or kind in BOTH else ("N",))
     ]
+
+
+def marks(name: str, kind: str, slow: bool) -> list[pytest.MarkDecorator]:
+    """What is expected of a case."""
+    found = [pytest.mark.slow] if slow else []
+    if kind == "training" and name.startswith("vgg"):
+        found.append(pytest.mark.xfail(strict=True, reason="Dropout with a ratio of 0 is refused in training mode"))
+    return found
 
 
 others = tuple(n for n in zoo.RANDOM if n not in FAST)

@@ -121,7 +121,7 @@ def test_a_fixed_batch_is_a_batch(name: str) -> None:
 
 def test_main_leaves_identity_skips_out() -> None:
     """All of a sum's relevance to the inputs that are no identity skips."""
-    image, x, y, _, _ = measured("add", "mixed")
+    image, *_ = measured("add", "mixed")
     fed = drawn("add", "mixed")
     rule = make("main", epsilon=0.05)
 

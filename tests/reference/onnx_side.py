@@ -68,8 +68,8 @@ class Conv(OpRun):
 
     def _run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None, **given: Any) -> tuple[np.ndarray]:
         top, left, bottom, right = given["pads"] or [0, 0, 0, 0]
-        padded = functional.pad(torch.from_numpy(np.ascontiguousarray(x)), (left, right, top, bottom))
-        w_, b_ = torch.from_numpy(np.ascontiguousarray(w)), None if b is None else torch.from_numpy(np.asarray(b))
+        padded = functional.pad(torch.from_numpy(np.array(x)), (left, right, top, bottom))
+        w_, b_ = torch.from_numpy(np.array(w)), None if b is None else torch.from_numpy(np.array(b))
         z = functional.conv2d(padded, w_, b_, given["strides"] or 1, 0, given["dilations"] or 1, given["group"] or 1)
         return (z.numpy(),)
 
@@ -83,7 +83,7 @@ class ConvTranspose(OpRun):
         pads, rest = given["pads"] or [0] * 4, given["output_padding"] or 0
         if pads[:2] != pads[2:] or b is not None:
             raise NotImplementedError(given)
-        s_, w_ = torch.from_numpy(np.ascontiguousarray(s)), torch.from_numpy(np.ascontiguousarray(w))
+        s_, w_ = torch.from_numpy(np.array(s)), torch.from_numpy(np.array(w))
         x = functional.conv_transpose2d(
             s_, w_, None, given["strides"] or 1, pads[:2], rest, given["group"] or 1, given["dilations"] or 1
         )

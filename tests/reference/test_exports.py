@@ -22,7 +22,7 @@ from .onnx_side import distances
 
 COMPOSITE = "epsilon_plus_flat"
 CLOSE = 1e-5  # float32 against float64, median over the images
-NETWORKS = [("vgg11_bn", 32), ("resnet18", 64)]
+NETWORKS = [("vgg11_bn", 32), ("resnet18", 32)]
 KINDS = [k for k in zoo.EXPORTS if k != "training"]
 
 

@@ -21,7 +21,7 @@ CASES = [
 @pytest.mark.parametrize(("network", "kind"), CASES)
 def test_logits_are_those_of_the_untouched_model(network: str, kind: str) -> None:
     """To the bit until ONNX Runtime changes the layout of tensors, and with it the order of summation."""
-    it = subject(network, 64)
+    it = subject(network, 32)
     proto = it.proto if kind == "legacy" else onnx_side.exported(it.network, it.x, kind)
     made = onnxlrp.convert(proto).model
     output = proto.graph.output[0].name
