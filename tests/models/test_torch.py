@@ -52,10 +52,7 @@ def cases(names: tuple[str, ...], slow: bool) -> list[object]:
 
 def marks(name: str, kind: str, slow: bool) -> list[pytest.MarkDecorator]:
     """What is expected of a case."""
-    found = [pytest.mark.slow] if slow else []
-    if kind == "training" and name.startswith("vgg"):
-        found.append(pytest.mark.xfail(strict=True, reason="Dropout with a ratio of 0 is refused in training mode"))
-    return found
+    return [pytest.mark.slow] if slow else []
 
 
 others = tuple(n for n in zoo.RANDOM if n not in FAST)
