@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from onnxlrp import Explainer
+from onnxlrp.files import write_whole
 from onnxlrp.measure.localisation import hits, share_inside
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.images import Picture
 from onnxlrp.run.preparing import fit
-from onnxlrp.run.writing import write_atomic
 from tools.mri.slices import CLASSES, SIZE, LesionSlices, load_template
 
 MODELS = Path(__file__).parents[1] / "graphs" / "models"
@@ -188,7 +188,7 @@ def main(count: int, seed: int, path: str | None) -> None:
         results.append(result)
         click.echo(_line(result.network, result.name, _cells(result)))
     if path:
-        write_atomic(
+        write_whole(
             path, report(results, data, f"python -m tools.localisation --count {count} --seed {seed} -o FILE").encode()
         )
         click.echo(f"\nWrote {path}")

@@ -16,7 +16,7 @@ from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
 from onnxlrp.explain.target import Target
-from onnxlrp.graph.save import refuse_existing
+from onnxlrp.files import refuse_existing
 
 SHOWN = 6  # outputs named on the terminal
 

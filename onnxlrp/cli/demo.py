@@ -9,7 +9,9 @@ import click
 import numpy as np
 
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.files import output_folder, write_whole
 from onnxlrp.measure.localisation import share_inside
+from onnxlrp.run.encoding import png
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.images import read_picture, resized
@@ -19,7 +21,6 @@ from onnxlrp.run.region import strongest_region
 from onnxlrp.run.report import Wishes, draw, top_table
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import PREDICTED, class_name
-from onnxlrp.run.writing import output_folder, png, write_atomic
 
 MODEL = "mri_vgg.onnx"
 SAMPLE = "bright-lesion-1.png"
@@ -46,14 +47,10 @@ def demo(output: str, force: bool) -> None:
     files = find_demo_files()
     folder = Path(output)
     explainer_path = folder / f"{files.model.stem}.lrp.onnx"
-    if not force:
-        for path in [explainer_path, *sorted(folder.glob(f"{files.sample.stem}.*.png"))]:
-            if path.exists():
-                raise OnnxLrpError(Problem(str(path), "exists already", "use --force, or choose another -o"))
     click.echo(f"1  Convert {files.model.name}, a classifier of brain MRI slices trained for this demo.")
     converted = convert(files.model)
     output_folder(folder)
-    write_atomic(explainer_path, converted.model.SerializeToString())
+    keep_or_write(explainer_path, converted.model.SerializeToString(), force)
 
     explainer = Explainer(explainer_path)
     fitted = fit(explainer.input_shape, explainer.preprocessing)
@@ -63,7 +60,7 @@ def demo(output: str, force: bool) -> None:
     layout = fitted.preprocessing.layout
     slug = class_slugs(explainer.labels, len(case.scores))[case.target]
     picture_path = folder / f"{files.sample.stem}.{slug}.png"
-    write_atomic(picture_path, png(draw(case, explainer, layout, Wishes())))
+    keep_or_write(picture_path, png(draw(case, explainer, layout, Wishes())), force)
     click.echo(top_table([case], [picture_path], explainer.labels) + "\n")
     click.echo("\n".join(where_it_went(case, explainer, layout, files.mask)) + "\n")
     click.echo(f"Explainer  {explainer_path}  ({explainer_path.stat().st_size / 1e6:.1f} MB, standard ONNX)")
@@ -82,6 +79,13 @@ def find_demo_files() -> DemoFiles:
             mask = samples / "masks" / sample.name
             return DemoFiles(place / MODEL, sample, mask if mask.is_file() else None)
     raise OnnxLrpError(Problem(str(PACKAGED / MODEL), "the demo's classifier is missing", "install onnxlrp again"))
+
+
+def keep_or_write(path: Path, data: bytes, force: bool) -> None:
+    """Write a file, unless an earlier demo wrote just that; raises `OnnxLrpError` where it says something else."""
+    if not force and path.exists() and path.read_bytes() != data:
+        raise OnnxLrpError(Problem(str(path), "exists already, and is another", "use --force, or choose another -o"))
+    write_whole(path, data)
 
 
 def where_it_went(case: Case, explainer: Explainer, layout: str, mask: Path | None) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from onnxlrp.cli.options import read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.files import output_folder
 from onnxlrp.run.colormaps import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.feeding import Conditions
@@ -31,7 +32,6 @@ from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
-from onnxlrp.run.writing import output_folder
 
 MOST_TABLES = 8  # pictures; above it, one line each
 UNITS = 1000  # of the progress bar, a picture

@@ -13,8 +13,10 @@ from PIL import Image
 
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.files import write_whole
 from onnxlrp.run import colormaps
 from onnxlrp.run.drawing import Heading, percent
+from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
 from onnxlrp.run.layers import draw_channels, draw_layers, most_relevant_channels
@@ -22,7 +24,6 @@ from onnxlrp.run.names import class_slugs
 from onnxlrp.run.page import panel
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import class_name, ranking
-from onnxlrp.run.writing import npy, png, write_atomic
 
 FORMATS = ("png", "npy", "json")
 STYLES = ("panel", "overlay", "heatmap")
@@ -125,7 +126,7 @@ def write_case(folder: Path, stem: str, case: Case, explainer: Explainer, layout
         LAYERS_ENDING: lambda: png(draw_layers(case, layout, on(LAYERS_NOTE), wishes.cmap)),
         CHANNELS_ENDING: lambda: png(draw_channels(case, on(CHANNELS_NOTE), wishes.channels, wishes.cmap)),
     }
-    return [write_atomic(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
+    return [write_whole(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
 
 
 def top_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str] | None) -> str:

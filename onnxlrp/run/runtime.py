@@ -25,6 +25,7 @@ from typing import Any, Literal
 import onnx
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.graph.save import save
 
 ModelLike = str | Path | bytes | onnx.ModelProto
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,7 +42,6 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _RIVALS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 _PROTOBUF_LIMIT = 2**31 - 1
-_BIG_TENSOR = 1024  # bytes; smaller ones stay in the model's own file
 _SILENT, _WARNING = 4, 2  # severities of ONNX Runtime's logger
 _FAILURES = (
     *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
@@ -217,46 +217,4 @@ def _loadable(model: ModelLike) -> Iterator[str | bytes]:
         yield model.SerializeToString()
     else:
         with tempfile.TemporaryDirectory(prefix="onnxlrp-") as folder:
-            try:
-                yield str(write_with_external_data(model, Path(folder)))
-            except OSError as error:
-                remedy = "free some space there, or set TMPDIR to a larger disk"
-                raise RunError(Problem(folder, f"cannot be written ({error.strerror})", remedy)) from error
-
-
-def write_with_external_data(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write `model` to `folder` with its weights in a second file, leaving `model` as it is; returns the model's path.
-
-    `onnx.save_model` would move the weights out of the caller's model, and a copy of it first would double the memory.
-    """
-    light = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name != "graph":
-            _assign(light, field.name, value)
-    for field, value in model.graph.ListFields():
-        if field.name != "initializer":
-            _assign(light.graph, field.name, value)
-    with open(folder / "weights.bin", "wb") as weights:
-        for tensor in model.graph.initializer:
-            if len(tensor.raw_data) < _BIG_TENSOR:
-                light.graph.initializer.append(tensor)
-                continue
-            entry = light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-            entry.data_location = onnx.TensorProto.EXTERNAL
-            place = {"location": "weights.bin", "offset": weights.tell(), "length": len(tensor.raw_data)}
-            for key, value in place.items():
-                entry.external_data.add(key=key, value=str(value))
-            weights.write(tensor.raw_data)
-    path = folder / "model.onnx"
-    path.write_bytes(light.SerializeToString())
-    return path
-
-
-def _assign(message: Any, name: str, value: Any) -> None:
-    """Copy one protobuf field: a message, a list of them, or a plain value."""
-    if hasattr(value, "CopyFrom"):
-        getattr(message, name).CopyFrom(value)
-    elif hasattr(value, "extend"):
-        getattr(message, name).extend(value)
-    else:
-        setattr(message, name, value)
+            yield str(save(model, Path(folder) / "model.onnx", None)[0])

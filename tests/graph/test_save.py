@@ -15,10 +15,11 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxlrp
 from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.files import write_all
 from onnxlrp.graph import save as saving
 from onnxlrp.graph import weights
 from onnxlrp.graph.model import load
-from onnxlrp.graph.save import save, write_all
+from onnxlrp.graph.save import save
 
 SIZE = 300  # values in a weight
 

@@ -24,7 +24,10 @@ def test_the_demo_writes_and_says_what_it_saw(tmp_path: Path) -> None:
     for words in (str(picture), "Where the relevance went", "in the lesion", "<- explained", "onnxlrp run"):
         assert words in result.output
     assert "(CPU)" in result.output or "(CUDA)" in result.output
+    assert CliRunner().invoke(demo, ["-o", str(out)]).exit_code == 0, "the same files are no obstacle"
+    picture.write_bytes(b"mine")
     again = CliRunner().invoke(demo, ["-o", str(out)])
+    assert picture.read_bytes() == b"mine"
     assert isinstance(again.exception, OnnxLrpError)
     assert "--force" in str(again.exception)
     assert CliRunner().invoke(demo, ["-o", str(out), "--force"]).exit_code == 0

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from onnxlrp import files
 from onnxlrp.cli.run import run
 from onnxlrp.errors import OnnxLrpError, RunError
-from onnxlrp.run import writing
 from onnxlrp.run.explaining import explain_pictures
 from onnxlrp.run.names import class_slugs, unique_stems
 from onnxlrp.run.preparing import Prepared
@@ -223,20 +223,20 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     error = refused("No space left", explainer_file(), pictures[0], "-o", tmp_path / "out")
     assert isinstance(error, RunError)
     assert names(tmp_path / "out") == []
 
 
 def test_writing_replaces_whole_files(tmp_path: Path) -> None:
-    path = writing.write_atomic(tmp_path / "a.txt", b"one")
-    writing.write_atomic(path, b"two")
+    path = files.write_whole(tmp_path / "a.txt", b"one")
+    files.write_whole(path, b"two")
     assert path.read_bytes() == b"two"
     assert names(tmp_path) == ["a.txt"]
     assert path.stat().st_mode & 0o600 == 0o600
-    with pytest.raises(RunError, match="cannot be written"):
-        writing.write_atomic(tmp_path / "gone" / "a.txt", b"x")
+    with pytest.raises(OnnxLrpError, match="cannot be written"):
+        files.write_whole(tmp_path / "gone" / "a.txt", b"x")
 
 
 def test_stems_that_collide_become_different() -> None:
