@@ -3,7 +3,7 @@
 Maps are [H, W] (`as_map` makes one from a model's relevance), pictures uint8 [H, W, 3], results PIL images.
 """
 
-from onnxlrp.run.colormaps import NAMES as CMAPS
+from onnxlrp.look import NAMES as CMAPS
 from onnxlrp.run.drawing import Heading
 from onnxlrp.run.heatmap import PERCENTILE, Scaled, as_map, colour, heatmap, normalise, overlay
 from onnxlrp.run.page import panel

@@ -18,7 +18,7 @@ from onnxlrp.cli.options import read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import output_folder
-from onnxlrp.run.colormaps import DEFAULT, NAMES
+from onnxlrp.look import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.feeding import Conditions
 from onnxlrp.run.images import find_images, read_picture

@@ -1,8 +1,7 @@
-"""Pictures from relevance: a map [H, W] becomes colours, alone or laid over the picture it explains.
+"""Pictures from relevance: a map [H, W] becomes colours, alone or laid over the picture it explains, as `look` has it.
 
-Zero is always the neutral colour and both signs share one scale, so that red and blue can be compared. The scale ends
-at the 99.8th percentile of |R| (of the pixels that have any) rather than at its maximum: relevance is spiky, and a few
-pixels at an edge would make everything else pale. `percentile=100` gives the maximum.
+Zero is always the neutral colour and both signs share one scale, so that red and blue can be compared. `percentile=100`
+ends that scale at the maximum.
 """
 
 from __future__ import annotations
@@ -15,11 +14,22 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.run.colormaps import DEFAULT, NAMES, colour, is_diverging, table
+from onnxlrp.look import (
+    COVER,
+    COVER_POWER,
+    DEFAULT,
+    HUE_FROM,
+    HUE_SPAN,
+    NAMES,
+    PERCENTILE,
+    colour,
+    gaussian,
+    is_diverging,
+    table,
+)
 
 __all__ = ["DEFAULT", "NAMES", "PERCENTILE", "Scaled", "as_map", "colour", "heatmap", "normalise", "overlay", "table"]
 
-PERCENTILE = 99.8
 Map = npt.NDArray[np.float64]
 
 
@@ -90,10 +100,8 @@ def overlay(
 def blended(shown: npt.NDArray[np.uint8], values: Map, cmap: str) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: the colours of `values` [H, W] in -1..1 over `shown` [H, W, 3] in grey."""
     strength = np.abs(values) if is_diverging(cmap) else np.clip(values, 0.0, 1.0)
-    # The middle of a map is white or black: coloured by it, weak relevance would veil the picture. So it takes its hue
-    # from further out, and is only more transparent.
-    vivid = np.sign(values) * (0.5 + 0.17 * strength)
-    alpha = (0.9 * strength**0.75)[..., None]
+    vivid = np.sign(values) * (HUE_FROM + HUE_SPAN * strength)
+    alpha = (COVER * strength**COVER_POWER)[..., None]
     grey = np.asarray(Image.fromarray(shown).convert("L").convert("RGB")).astype(np.float64)
     mixed = grey * (1.0 - alpha) + colour(vivid, cmap).astype(np.float64) * alpha
     return np.asarray(np.rint(mixed).astype(np.uint8))
@@ -105,11 +113,8 @@ def softened(values: Map) -> Map:
 
 
 def smoothed(values: Map) -> Map:
-    """`values` [H, W] under a Gaussian whose sigma is 1 % of the longer side; outside the map there is zero."""
-    sigma = max(values.shape) / 100.0
-    reach = np.arange(-int(np.ceil(3 * sigma)), int(np.ceil(3 * sigma)) + 1)
-    weights = np.exp(-0.5 * (reach / sigma) ** 2)
-    weights /= weights.sum()
-    padded = np.pad(values, len(reach) // 2)
-    rows = sliding_window_view(padded, len(reach), axis=0) @ weights
-    return np.asarray(sliding_window_view(rows, len(reach), axis=1) @ weights)
+    """`values` [H, W] under the Gaussian of `look`; outside the map there is zero."""
+    weights = gaussian(*values.shape)
+    padded = np.pad(values, len(weights) // 2)
+    rows = sliding_window_view(padded, len(weights), axis=0) @ weights
+    return np.asarray(sliding_window_view(rows, len(weights), axis=1) @ weights)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from onnxlrp.run.colormaps import DEFAULT
+from onnxlrp.look import DEFAULT
 from onnxlrp.run.drawing import Heading
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.run.colormaps import DEFAULT, is_diverging, table
+from onnxlrp.look import DEFAULT, is_diverging, table
 from onnxlrp.run.drawing import (
     CAPTION,
     GAP,

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from onnxlrp import look
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import write_whole
-from onnxlrp.run import colormaps
 from onnxlrp.run.drawing import Heading, percent
 from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
@@ -39,7 +39,7 @@ class Wishes:
 
     formats: tuple[str, ...] = ("png",)
     style: str = "panel"
-    cmap: str = colormaps.DEFAULT
+    cmap: str = look.DEFAULT
     layers: bool = False
     channels: int = 0
     method: str = ""

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import onnx
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
-from onnxlrp.graph.save import save
+from onnxlrp.graph import save as saving
 
 ModelLike = str | Path | bytes | onnx.ModelProto
 Device = Literal["auto", "cpu", "cuda"]
@@ -41,7 +41,6 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _RIVALS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-_PROTOBUF_LIMIT = 2**31 - 1
 _SILENT, _WARNING = 4, 2  # severities of ONNX Runtime's logger
 _FAILURES = (
     *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
@@ -208,13 +207,13 @@ def _gpus() -> int:
 
 @contextlib.contextmanager
 def _loadable(model: ModelLike) -> Iterator[str | bytes]:
-    """`model` as ONNX Runtime takes it. Over protobuf's 2 GiB it goes through files that live as long as the block."""
+    """`model` as ONNX Runtime takes it. If too large for protobuf, through files that live as long as the block."""
     if isinstance(model, (str, Path)):
         yield str(model)
     elif isinstance(model, bytes):
         yield model
-    elif model.ByteSize() <= _PROTOBUF_LIMIT:
+    elif model.ByteSize() < saving.LIMIT:
         yield model.SerializeToString()
     else:
         with tempfile.TemporaryDirectory(prefix="onnxlrp-") as folder:
-            yield str(save(model, Path(folder) / "model.onnx", None)[0])
+            yield str(saving.save(model, Path(folder) / "model.onnx", None)[0])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.run.colormaps import DEFAULT
+from onnxlrp.look import DEFAULT
 from onnxlrp.run.drawing import (
     GAP,
     INK,

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxlrp import heatmap
+from onnxlrp import heatmap, look
 from onnxlrp.errors import OnnxLrpError
-from onnxlrp.run import colormaps
 from onnxlrp.run.drawing import percent
 from onnxlrp.run.region import strongest_region
 
@@ -33,14 +32,14 @@ def test_positive_is_warm_and_negative_cold(cmap: str, strength: float) -> None:
 @pytest.mark.parametrize("cmap", ["hot", "gray"])
 def test_sequential_maps_leave_negatives_at_zero(cmap: str) -> None:
     assert heatmap.colour(-0.7, cmap).tolist() == heatmap.colour(0.0, cmap).tolist()
-    assert not colormaps.is_diverging(cmap)
+    assert not look.is_diverging(cmap)
 
 
 def test_tables_cannot_be_changed_and_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="read-only"):
-        colormaps.table("bwr")[0] = 0
+        look.table("bwr")[0] = 0
     with pytest.raises(OnnxLrpError, match="Choose one of bwr"):
-        colormaps.table("jet")
+        look.table("jet")
 
 
 def test_both_signs_share_one_scale() -> None:
@@ -105,7 +104,7 @@ def test_a_panel_keeps_each_value_one_square() -> None:
     values = np.zeros((8, 8))
     values[0, 0], values[7, 7] = 1.0, -1.0
     page = np.asarray(heatmap.panel(np.zeros((8, 8, 3), np.uint8), values, heatmap.Heading("cat")))
-    strongest = colormaps.table("bwr")[-1]
+    strongest = look.table("bwr")[-1]
     hits = np.all(page == strongest, axis=2)
     rows, columns = np.nonzero(hits[:, : page.shape[1] // 2 + 60])
     assert len(rows) == 40 * 40 == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)

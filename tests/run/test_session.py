@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.graph import save as saving
 from onnxlrp.run import runtime
 from onnxlrp.run.session import Explainer, Explanation
 
@@ -167,7 +168,8 @@ def test_models_over_protobufs_limit_go_through_files(build: Build, monkeypatch:
     model = build()
     model.graph.initializer.insert(0, helper.make_tensor("first", TensorProto.FLOAT, [700], bytes(2800), raw=True))
     before, expected = model.SerializeToString(), Explainer(model, "cpu").explain(batch()).relevance
-    monkeypatch.setattr(runtime, "_PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr(saving, "LIMIT", 1000)
+    monkeypatch.setattr(saving, "MOVED", 100)
     monkeypatch.setattr(onnx.ModelProto, "SerializeToString", _no_larger_than(2000))
     said = Explainer(model, "cpu").explain(batch()).relevance
     monkeypatch.undo()

@@ -1,4 +1,9 @@
-"""Colour maps as tables of 257 colours: entry 128 is zero, so no relevance has exactly the neutral colour."""
+"""How relevance looks, whoever draws it: a program of ours, or the graph itself.
+
+Colour maps are tables of 257 colours: entry 128 is zero, so no relevance has exactly the neutral colour. Both signs
+share one scale. It ends at a percentile of |R| over the pixels that have any, rather than at the maximum: relevance is
+spiky, and a few pixels at an edge would make everything else pale.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,13 @@ from onnxlrp.errors import OnnxLrpError, Problem
 
 ENTRIES = 257
 DEFAULT = "bwr"
+PERCENTILE = 99.8  # of |R|, where the scale ends
+
+# Over a picture the colour covers more the stronger the relevance: COVER · strength ** COVER_POWER. The middle of a map
+# is white or black: coloured by it, weak relevance would veil the picture. So a strength takes its hue from further
+# out, HUE_FROM + HUE_SPAN · strength, and is only more transparent.
+COVER, COVER_POWER = 0.9, 0.75
+HUE_FROM, HUE_SPAN = 0.5, 0.17
 
 # Anchors evenly spaced from -1 to 1.
 _DIVERGING = {
@@ -51,6 +63,15 @@ def colour(values: npt.ArrayLike, name: str = DEFAULT) -> npt.NDArray[np.uint8]:
     half = ENTRIES // 2
     places = np.rint(np.clip(np.asarray(values, np.float64), -1.0, 1.0) * half).astype(np.intp) + half
     return table(name)[places]
+
+
+def gaussian(height: int, width: int) -> npt.NDArray[np.float64]:
+    """The weights [2r + 1] that soften a map of this size over a picture, where single pixels cannot be seen: sigma is
+    1 % of the longer side, and they sum to 1."""
+    sigma = max(height, width) / 100.0
+    reach = int(np.ceil(3 * sigma))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(weights / weights.sum())
 
 
 def _between(anchors: tuple[str, ...], count: int) -> npt.NDArray[np.uint8]:
