@@ -1,0 +1,1 @@
+BprobabilitiesJ+®d>R/Ó> ºV>8>

@@ -1,0 +1,82 @@
+"""From a picture to the explainer's input, and from relevance to a heatmap: what a host does around the explainer.
+
+The explainer's metadata says how pictures are prepared. Several of the runtimes here do not show it, so it is read
+from the file itself: `metadata_props` are field 14 of an ONNX model, pairs of strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ANCHORS = np.array(
+    [(11, 42, 120), (63, 123, 224), (169, 205, 251), (255, 255, 255), (255, 184, 166), (232, 65, 58), (125, 7, 22)]
+)  # colours from relevance -1 over 0 to 1, evenly spaced
+PERCENTILE = 99.8  # of |R|: the relevance that gets the last colour
+
+
+def prepare(path: Path, way: dict) -> np.ndarray:
+    """[1, C, H, W] or [1, H, W, C] float32: size, colours, scale and normalisation as the explainer says."""
+    image = Image.open(path).convert("L" if way["color_order"] == "L" else "RGB")
+    if way["size"] and image.size != (way["size"][1], way["size"][0]):
+        raise SystemExit(
+            f"{path}: is {image.width} x {image.height} pixels, not {way['size'][1]} x {way['size'][0]}; resize it"
+        )
+    pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1)
+    if way["color_order"] == "BGR":
+        pixels = pixels[..., ::-1]
+    mean, std = np.array(way["mean"], np.float32), np.array(way["std"], np.float32)
+    values = (pixels / np.float32(way["scale"]) - mean) / std
+    return np.ascontiguousarray((values if way["layout"] == "NHWC" else values.transpose(2, 0, 1))[None])
+
+
+def draw(relevance: np.ndarray, layout: str) -> np.ndarray:
+    """uint8 [H, W, 3]: relevance summed over channels, blue below zero, white at it, red above; both on one scale."""
+    values = relevance.astype(np.float64).sum(2 if layout == "NHWC" else 0)
+    strength = np.abs(values[values != 0])
+    limit = np.percentile(strength, PERCENTILE) if strength.size else 1.0
+    steps = np.rint(np.clip(values / limit, -1, 1) * 128).astype(int) + 128  # 257 colours, the middle one is zero
+    places = np.arange(257) * (len(ANCHORS) - 1) / 256
+    table = np.stack([np.interp(places, np.arange(len(ANCHORS)), ANCHORS[:, c]) for c in range(3)], 1)
+    return np.rint(table).astype(np.uint8)[steps]
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    """Write uint8 [H, W, 3] as a picture."""
+    Image.fromarray(pixels).save(path)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The key-value pairs that an ONNX file carries, read without any library."""
+    pairs = (dict(_fields(value)) for number, value in _fields(path.read_bytes()) if number == 14)
+    return {bytes(pair[1]).decode(): bytes(pair.get(2, b"")).decode() for pair in pairs}
+
+
+def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a protobuf message: their numbers and contents. Others are skipped."""
+    data, place = memoryview(data), 0
+
+    def varint() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while place < len(data):
+        key = varint()
+        if key & 7 == 2:
+            size = varint()
+            yield key >> 3, data[place : place + size]
+            place += size
+        elif key & 7 == 0:
+            varint()
+        else:
+            place += 8 if key & 7 == 1 else 4

@@ -1,0 +1,31 @@
+"""OpenCV's DNN module on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import kit
+import numpy as np
+import picture
+
+cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "-1")))
+
+
+def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
+    """A net. It does not say what inputs it has, so the file is asked."""
+    taken = picture.inputs(path)
+    net = cv2.dnn.readNetFromONNX(str(path))
+
+    def run(feeds: kit.Feeds) -> Mapping[str, np.ndarray]:
+        for name in taken:
+            net.setInput(feeds[name], name)
+        return dict(zip(outputs, net.forward(outputs), strict=True))
+
+    return run
+
+
+if __name__ == "__main__":
+    kit.main(f"OpenCV {cv2.__version__}", opens)
