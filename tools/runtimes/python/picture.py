@@ -55,6 +55,13 @@ def metadata(path: Path) -> dict[str, str]:
     return {bytes(pair[1]).decode(): bytes(pair.get(2, b"")).decode() for pair in pairs}
 
 
+def ports(path: Path) -> tuple[list[str], list[str]]:
+    """The names of a model's inputs and outputs, in order: fields 11 and 12 of the graph, which is field 7."""
+    graph = next(list(_fields(value)) for number, value in _fields(path.read_bytes()) if number == 7)
+    named = [(number, bytes(dict(_fields(value))[1]).decode()) for number, value in graph if number in (11, 12)]
+    return [name for number, name in named if number == 11], [name for number, name in named if number == 12]
+
+
 def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
     """The length-delimited fields of a protobuf message: their numbers and contents. Others are skipped."""
     data, place = memoryview(data), 0

@@ -1,4 +1,4 @@
-"""tract, a runtime in Rust. It is told the shapes of the inputs when it opens a file, and numbers inputs and outputs."""
+"""tract, a runtime in Rust. It is told the shapes of the inputs when it opens a file, and only numbers its outputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import kit
 import numpy as np
+import picture
 import tract
 
 TYPES = {"float32": "f32", "int64": "i64", "uint8": "u8"}
@@ -16,15 +17,14 @@ TYPES = {"float32": "f32", "int64": "i64", "uint8": "u8"}
 def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
     """A model made for the shapes of `feeds`."""
     model = tract.onnx().load(path)
-    taken = [model.input_name(i) for i in range(model.input_count())]
+    taken, given = picture.ports(path)
     for i, name in enumerate(taken):
         model.set_input_fact(i, ",".join([*map(str, feeds[name].shape), TYPES[str(feeds[name].dtype)]]))
-    names = [model.output_name(i) for i in range(model.output_count())]
     runnable = model.into_model().into_runnable()
 
     def run(feeds: kit.Feeds) -> Mapping[str, np.ndarray]:
         found = runnable.run([feeds[name] for name in taken])
-        return {name: value.to_numpy() for name, value in zip(names, found, strict=True)}
+        return {name: value.to_numpy() for name, value in zip(given, found, strict=True)}
 
     return run
 
