@@ -23,6 +23,8 @@ START = "start"  # in:  float [N, K], the relevance of each class score to start
 CONDITION = "condition"  # in:  float [N, C], condition/<layer>, the channels that relevance may pass (optional)
 EXPLAINED = "explained"  # out: int64 [N], the class that was explained
 HEATMAP = "heatmap"  # out: [N, H, W], relevance summed over channels (optional)
+RENDER = "render"  # out: uint8 [N, H, W, 3], relevance as an RGB picture (optional)
+PIXELS = "pixels"  # in:  uint8 [N, H, W, 3] in RGB, in place of the image input (with --embed-preprocessing)
 PREDICTED = -1  # the value of `target` that asks for the predicted class
 
 
@@ -56,6 +58,9 @@ KEY_TARGET = "onnxlrp.target"  # "input" | "predicted" | "3" | "fed": where the 
 KEY_START = "onnxlrp.start"  # "logit", "one-hot", …: the relevance of the class to start from
 KEY_PREPROCESS = "onnxlrp.preprocess"  # JSON of `Preprocessing`
 KEY_LABELS = "onnxlrp.labels"  # JSON list of class names
+
+# Rec. 601, which Pillow's own grey conversion uses: a colour picture of a grey scan gives the scan back.
+LUMINANCE = (0.299, 0.587, 0.114)
 
 Layout = Literal["NCHW", "NHWC"]
 ColorOrder = Literal["RGB", "BGR", "L"]

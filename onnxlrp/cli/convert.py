@@ -15,8 +15,10 @@ from onnxlrp.cli.table import file_size, printable
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
+from onnxlrp.explain.render import RENDER
 from onnxlrp.explain.target import Target
 from onnxlrp.files import refuse_existing
+from onnxlrp.look import DEFAULT, NAMES
 
 SHOWN = 6  # outputs named on the terminal
 
@@ -42,6 +44,9 @@ SHOWN = 6  # outputs named on the terminal
 )
 @click.option("--targets-per-input", type=int, metavar="K", help="Explain K classes of each input in one run.")
 @click.option("--heatmap", is_flag=True, help="Also return relevance summed over channels.")
+@click.option("--render", metavar="STYLE", help=f"Also draw a picture, uint8 [N, H, W, 3]: {' or '.join(RENDER)}.")
+@click.option("--cmap", metavar="NAME", default=DEFAULT, show_default=True, help=f"Its colours: {', '.join(NAMES)}.")
+@click.option("--embed-preprocessing", is_flag=True, help="Take pixels, uint8 [N, H, W, 3] in RGB, as the input.")
 @click.option("--labels", metavar="FILE", help="Class names, one a line or JSON; stored in the explainer.")
 @how_pictures_enter
 @click.option("--force", is_flag=True, help="Replace a file that exists.")

@@ -9,9 +9,10 @@ import onnx
 from onnx import ModelProto, NodeProto, helper
 
 from onnxlrp import contract
-from onnxlrp.explain import choose
+from onnxlrp.explain import choose, pixels
 from onnxlrp.explain.emit import Part, Port
 from onnxlrp.explain.examine import Study
+from onnxlrp.explain.pixels import Entrance
 from onnxlrp.graph.facts import Facts
 from onnxlrp.graph.model import skeleton
 
@@ -21,7 +22,8 @@ IR = 8  # the lowest that opset 17 needs; what exporters write by default is new
 def assemble(study: Study, part: Part) -> ModelProto:
     """The classifier's proto with the relevance part appended to it, checked.
 
-    The forward nodes stay first, in order and byte for byte; the checker and strict shape inference accept the whole.
+    The forward nodes stay first, in order and byte for byte (but for what makes their image out of pixels, which goes
+    before them); the checker and strict shape inference accept the whole.
     """
     proto = study.model.proto
     graph = proto.graph
@@ -31,6 +33,7 @@ def assemble(study: Study, part: Part) -> ModelProto:
     del graph.input[:]
     graph.input.extend(inputs)
     _declare_input_shape(graph, study.facts)
+    _enter(graph, part.entrance, study.facts.image)
     graph.input.extend(map(_value_info, part.inputs))
     graph.node.extend(part.nodes)
     graph.initializer.extend(part.constants)
@@ -39,7 +42,8 @@ def assemble(study: Study, part: Part) -> ModelProto:
     proto.ir_version = max(proto.ir_version, IR)
     helper.set_model_props(proto, {**study.model.metadata, **_metadata(study)})
     onnx.checker.check_model(skeleton(proto), full_check=True)
-    if before != frozen(graph.node[: len(before)]):
+    first = len(part.entrance.nodes) if part.entrance else 0
+    if before != frozen(graph.node[first : first + len(before)]):
         raise AssertionError("the classifier's nodes were changed")
     return proto
 
@@ -60,6 +64,19 @@ def signature(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
         dims = ", ".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
         described.append(f"{value.name} {kind} [{dims}]")
     return described
+
+
+def _enter(graph: onnx.GraphProto, entrance: Entrance | None, image: str) -> None:
+    """Make pixels the input in the image's place, and the image what the entrance's nodes compute."""
+    if entrance is None:
+        return
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*entrance.nodes, *nodes])
+    graph.initializer.extend(entrance.constants)
+    for value in graph.input:
+        if value.name == image:
+            value.CopyFrom(_value_info(Port(contract.PIXELS, onnx.TensorProto.UINT8, entrance.shape)))
 
 
 def _value_info(port: Port) -> onnx.ValueInfoProto:
@@ -92,14 +109,15 @@ def _metadata(study: Study) -> dict[str, str]:
         contract.KEY_VERSION: contract.package_version(),
         contract.KEY_COMPOSITE: study.plan.composite,
         contract.KEY_RULES: json.dumps(study.plan.rules),
-        contract.KEY_INPUT: study.facts.image,
+        contract.KEY_INPUT: contract.PIXELS if options.embed_preprocessing else study.facts.image,
         contract.KEY_OUTPUT: study.output,
         contract.KEY_SCORES: "probabilities" if study.scores.squashed else "logits",
         contract.KEY_TARGET: "fed" if study.start == "fed" else str(options.target),
         contract.KEY_START: study.start,
     }
     if options.preprocess is not None:
-        pairs[contract.KEY_PREPROCESS] = options.preprocess.to_json()
+        left = pixels.after(options.preprocess) if options.embed_preprocessing else options.preprocess
+        pairs[contract.KEY_PREPROCESS] = left.to_json()
     if options.labels is not None:
         pairs[contract.KEY_LABELS] = json.dumps(list(options.labels), ensure_ascii=False)
     return pairs

@@ -196,6 +196,8 @@ def taken_names(options: Options, model: Model) -> list[Problem]:
     wanted += [contract.START] if options.start == "fed" else []
     wanted += [contract.TARGET] if options.target == "input" and options.start != "fed" else []
     wanted += [contract.HEATMAP] if options.heatmap else []
+    wanted += [contract.RENDER] if options.render else []
+    wanted += [contract.PIXELS] if options.embed_preprocessing else []
     return [
         Problem(
             f"tensor {name}", "the model has a tensor of that name, which the explainer needs", "rename it in the model"

@@ -59,6 +59,9 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Any) -> Conv
     target       "input" (an int64 [N] input, -1 = predicted), "predicted", or a class number
     targets_per_input  K: `target` is [N, K], `relevance` [N, K, …], and the model still runs once
     heatmap      add the output `heatmap` [N, H, W]: relevance summed over channels
+    render       "heatmap" or "overlay": add the output `render`, uint8 [N, H, W, 3], which the graph draws
+    cmap         its colours, one of `onnxlrp.look.NAMES`
+    embed_preprocessing  make `pixels`, uint8 [N, H, W, 3] in RGB, the input, and relevance that of the pixels
     preprocess   how a picture becomes the input (contract.Preprocessing), labels: class names: into the metadata
 
     Raises `OnnxLrpError` with every problem found: unsupported nodes, patterns that match nothing, bad options.

@@ -9,11 +9,12 @@ from onnx import NodeProto, TensorProto
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.explain import choose
+from onnxlrp.explain import choose, pixels, render
 from onnxlrp.explain.backward import propagate
 from onnxlrp.explain.composite import matches
 from onnxlrp.explain.edits import INPUT, Conditions, edits
 from onnxlrp.explain.examine import Study
+from onnxlrp.explain.pixels import Entrance
 from onnxlrp.explain.target import explained_class, start
 from onnxlrp.graph.build import Builder, Value, export
 from onnxlrp.graph.facts import Shape
@@ -38,6 +39,7 @@ class Part:
     constants: list[TensorProto]
     inputs: list[Port]
     outputs: list[Port]
+    entrance: Entrance | None = None  # what makes the image out of pixels, where they are the input
 
 
 def emit(study: Study) -> Part:
@@ -54,7 +56,8 @@ def emit(study: Study) -> Part:
     graph = tidy(graph)
     used = {i.name for n in graph.nodes for i in n.inputs}
     kept = [tensor for name, tensor in constants.items() if name in used]
-    return Part(export(graph, notes), kept, _inputs(study), outputs)
+    entrance = pixels.entrance(study.facts, _way(study)) if options.embed_preprocessing else None
+    return Part(export(graph, notes), kept, _inputs(study), outputs, entrance)
 
 
 def _outputs(study: Study, joined: Mapping[str, Value], explained: Value, taps: Sequence[str]) -> list[Port]:
@@ -67,12 +70,49 @@ def _outputs(study: Study, joined: Mapping[str, Value], explained: Value, taps: 
         return Port(name, named.element_type, (of[0], *many, *of[1:]))
 
     relevance, shape = joined[facts.image], facts.shape(facts.image)
+    axis = choose.channel_axis(shape, options.preprocess)
+    grid = shape[1:axis] + shape[axis + 1 :]
+    if options.embed_preprocessing:
+        relevance = pixels.to_pixels(build, relevance, _way(study), 1 + len(many))
+        shape, axis = (shape[0], *grid, pixels.COLOURS), 3
     outputs = [port(relevance, contract.RELEVANCE, shape), port(explained, contract.EXPLAINED, shape[:1])]
-    if options.heatmap:
-        axis = choose.channel_axis(shape, options.preprocess)
+    if options.heatmap or options.render:
         summed = build.op("ReduceSum", relevance, build.integers([axis + len(many)]), keepdims=0, step="heatmap")
-        outputs.append(port(summed, contract.HEATMAP, shape[:axis] + shape[axis + 1 :]))
+        if options.heatmap:
+            outputs.append(port(summed, contract.HEATMAP, (shape[0], *grid)))
+        if options.render:
+            picture = _rendered(study, summed, (int(grid[0]), int(grid[1])))
+            outputs.append(port(picture, contract.RENDER, (shape[0], *grid, pixels.COLOURS)))
     return outputs + [port(joined[name], contract.tap_name(name), facts.shape(name)) for name in taps]
+
+
+def _rendered(study: Study, summed: Value, size: tuple[int, int]) -> Value:
+    """The map [N, (K,) H, W] as a picture, uint8 [N, (K,) H, W, 3]."""
+    build, options, many = study.build, study.options, study.options.targets_per_input
+    with build.scope(contract.RENDER, f"{options.render} in the colours {options.cmap}"):
+        if summed.element_type != TensorProto.FLOAT:
+            summed = build.op("Cast", summed, to=TensorProto.FLOAT)
+        maps = build.op("Reshape", summed, build.integers([-1, *size])) if many else summed
+        if options.render == "overlay":
+            shown = pixels.to_picture(build, build.tensor(study.facts.image), _way(study))
+            if many:
+                shown = _repeated(build, shown, many, (*size, pixels.COLOURS))
+            drawn = render.overlay(build, maps, shown, size, options.cmap)
+        else:
+            drawn = render.heatmap(build, maps, size, options.cmap)
+        return build.op("Reshape", drawn, build.integers([-1, many, *size, pixels.COLOURS])) if many else drawn
+
+
+def _repeated(build: Builder, value: Value, many: int, each: Sequence[int]) -> Value:
+    """[N, …] as [N · K, …], every sample K times in a row."""
+    tiled = build.op("Concat", *[build.op("Unsqueeze", value, build.integers([1]))] * many, axis=1)
+    return build.op("Reshape", tiled, build.integers([-1, *each]))
+
+
+def _way(study: Study) -> contract.Preprocessing:
+    """How pictures become the input; `examine` has seen to it that this is known where it is needed."""
+    assert study.options.preprocess is not None
+    return study.options.preprocess
 
 
 def _targets(study: Study) -> Shape:

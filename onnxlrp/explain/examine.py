@@ -9,14 +9,15 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from onnxlrp import contract
+from onnxlrp import contract, look
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
-from onnxlrp.explain import choose, edits
+from onnxlrp.explain import choose, edits, pixels
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import MAX_POOL, OPTIMIZE, RESIDUAL, Options
 from onnxlrp.explain.plan import Plan, plan
 from onnxlrp.explain.presets import named
+from onnxlrp.explain.render import RENDER
 from onnxlrp.explain.target import STARTS, Scores, scores
 from onnxlrp.explain.view import view
 from onnxlrp.graph.build import Builder
@@ -74,10 +75,24 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *planned.problems,
             *choose.unmatched_taps(options, layers, model),
             *choose.taken_names(options, model),
+            *_unknown_pixels(options, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
     planned = replace(planned, problems=tuple(problems))
     return Study(model, facts, build, output, found, planned, composite, options)
+
+
+def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:
+    """Why what is asked for with pixels cannot be had."""
+    asked = {"--embed-preprocessing": options.embed_preprocessing, "--render overlay": options.render == "overlay"}
+    wanted = next((name for name, given in asked.items() if given), None)
+    shape = facts.shape(facts.image)
+    if wanted is not None:
+        return pixels.problems(shape, options.preprocess, wanted)
+    if options.render and len(shape) != 4:
+        reason = f"the input has {len(shape)} axes, a batch of pictures has 4"
+        return [Problem("--render heatmap", reason, "leave it out")]
+    return []
 
 
 def _composite(given: str | Composite) -> Composite:
@@ -94,6 +109,8 @@ def _bad_words(options: Options) -> list[Problem]:
         ("max-pool", options.max_pool, MAX_POOL),
         ("start", options.start, STARTS),
         ("optimize", options.optimize, OPTIMIZE),
+        ("render", options.render, RENDER),
+        ("cmap", options.cmap, dict.fromkeys(look.NAMES)),
     ]
     found = [
         Problem(f"--{name} {word}", "is none of the choices", suggest(word, valid))

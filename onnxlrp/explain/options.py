@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnxlrp import contract
+from onnxlrp import contract, look
 from onnxlrp.explain.composite import Case, Composite
 from onnxlrp.explain.edits import Conditions
 from onnxlrp.explain.presets import DEFAULT
@@ -57,6 +57,9 @@ class Options:
     target: Target = "input"
     targets_per_input: int | None = None
     heatmap: bool = False
+    render: str | None = None
+    cmap: str = look.DEFAULT
+    embed_preprocessing: bool = False
     optimize: str = "exact"
     preprocess: contract.Preprocessing | None = None
     labels: Sequence[str] | None = None

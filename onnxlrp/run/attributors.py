@@ -137,6 +137,7 @@ def occlusion(
     spreads to one input's shape). The channels of a pixel share its value equally, so that their sum is the fall of the
     score, which is in the unit of the explained output. Only the classifier runs, not the relevance part.
     """
+    refuse_pixels(explainer)
     axes = _spatial_axes(explainer)
     windows = _windows([batch.shape[axis] for axis in axes], _sides("window", window, axes), stride)
     hiding = _spread("fill", fill, batch)
@@ -184,6 +185,13 @@ def refuse_rules(explainer: Explainer) -> None:
         raise OnnxLrpError(Problem("integrated-gradients", reason, "convert the classifier with --composite gradient"))
 
 
+def refuse_pixels(explainer: Explainer) -> None:
+    """Raise `OnnxLrpError` where an explainer takes whole pixels, which cannot be varied a little."""
+    if explainer.dtype.kind != "f":
+        reason = f"{explainer.name} takes whole pixels ({explainer.dtype}), and attributors feed what lies between"
+        raise OnnxLrpError(Problem("method", reason, "convert the classifier without --embed-preprocessing"))
+
+
 def _exact(
     explainer: Explainer,
     batch: Array,
@@ -192,6 +200,7 @@ def _exact(
     conditions: Conditions | None,
 ) -> tuple[Explanation, _Question]:
     """The explanation of the inputs themselves, and the question put to their variants: the same class for all."""
+    refuse_pixels(explainer)
     if explainer.fixed_target == contract.PREDICTED:
         reason = f"{explainer.name} always explains the predicted class, which may be another for a changed input"
         raise OnnxLrpError(Problem("target", reason, "convert the classifier without --target"))

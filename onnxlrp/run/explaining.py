@@ -59,7 +59,7 @@ def explain_pictures(
     the next class of those pictures that have one. An explainer of several targets an input answers in one run.
     `attribute` gives the relevance. Raises as it does, and `RunError` where relevance holds NaN or infinity.
     """
-    batch = np.stack([p.values for p in prepared])
+    batch = _typed(np.stack([p.values for p in prepared]), explainer.dtype)
     if explainer.targets_per_input is not None:
         yield from _all_at_once(explainer, paths, prepared, choices, attribute, batch)
         return
@@ -80,6 +80,11 @@ def explain_pictures(
     for i in range(len(paths)):
         for target in asked[i]:
             yield cases[i][target]
+
+
+def _typed(values: Array, dtype: np.dtype[Any]) -> Array:
+    """The values as the model's input has them; pixels are whole numbers."""
+    return values.astype(dtype) if dtype.kind == "f" else np.clip(np.rint(values), 0, 255).astype(dtype)
 
 
 def _all_at_once(

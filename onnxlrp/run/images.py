@@ -23,8 +23,6 @@ from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".jp2", ".avif")
 FULL_16_BIT = 65535.0
-# Rec. 601, which Pillow's own grey conversion uses: a colour picture of a grey scan gives the scan back.
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 _RESAVE = "save it again as an 8-bit or 16-bit PNG"

@@ -16,6 +16,7 @@ from onnxlrp.run.attributors import (
     check_noise,
     integrated_gradients,
     occlusion,
+    refuse_pixels,
     refuse_rules,
     require_whole,
     smoothgrad,
@@ -60,6 +61,8 @@ class Method:
 
     def check(self, explainer: Explainer) -> None:
         """Raise `OnnxLrpError` where the explainer's rules are not those that the method needs."""
+        if self.name != DEFAULT:
+            refuse_pixels(explainer)
         if self.name == "integrated-gradients":
             refuse_rules(explainer)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxlrp.contract import PREPROCESS_PRESETS, Layout, Preprocessing
+from onnxlrp.contract import LUMINANCE, PREPROCESS_PRESETS, Layout, Preprocessing
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.run.images import LUMINANCE, Picture, resized
+from onnxlrp.run.images import Picture, resized
 
 GUESS = "unit"
 GUESS_WARNING = (
@@ -138,7 +138,7 @@ def _with_channels(pixels: npt.NDArray[np.float32], channels: int) -> npt.NDArra
     """[H, W, channels]: colours become luminance for a grey model, grey is repeated for a colour model."""
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], channels, axis=2)
-    return pixels if channels == 3 else (pixels @ LUMINANCE)[..., None]
+    return pixels if channels == 3 else (pixels @ np.array(LUMINANCE, np.float32))[..., None]
 
 
 def _count(channels: int) -> str:

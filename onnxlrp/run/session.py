@@ -115,6 +115,11 @@ class Explainer:
         return self._signature.shape
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of that input: a float, or uint8 where it takes pixels (`--embed-preprocessing`)."""
+        return self._signature.dtype
+
+    @property
     def output_name(self) -> str:
         """The name of the output that is explained."""
         return self._signature.output

@@ -16,6 +16,7 @@ DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,  # pixels
 }
 Shape = tuple[int | None, ...]
 
