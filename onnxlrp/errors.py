@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -37,6 +38,29 @@ class OnnxLrpError(Exception):
 
 class RunError(OnnxLrpError):
     """A failure at run time (the disk is full, the runtime gives up) of input that was in order."""
+
+
+def suggest(word: str, valid: Iterable[str]) -> str:
+    """A remedy that names the closest valid word and all of them."""
+    words = list(valid)
+    return closest(word, words, f"choose among: {', '.join(words)}")
+
+
+def closest(word: str, valid: Iterable[str], then: str = "") -> str:
+    """A remedy that names the closest valid word, where one is close; then `then`.
+
+    Case does not count, nor do the wildcards and slashes at the ends of a pattern.
+    """
+    plain = {_plain(v): v for v in valid}
+    close = difflib.get_close_matches(_plain(word), plain, 1)
+    if not close:
+        return then
+    then = f" {then[0].upper()}{then[1:]}" if then else ""
+    return f"did you mean {plain[close[0]]}?{then}"
+
+
+def _plain(word: str) -> str:
+    return word.strip("*?/").lower()
 
 
 def raise_if_any(problems: Sequence[Problem]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from onnxlrp.contract import PREPROCESS_PRESETS, Preprocessing
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, closest
 from onnxlrp.explain.edits import INPUT
 from onnxlrp.explain.options import MAX_POOL, RESIDUAL
 from onnxlrp.explain.presets import DEFAULT
@@ -21,6 +21,18 @@ from onnxlrp.explain.target import STARTS
 
 Command = Callable[..., Any]
 PICTURE_OPTIONS = ("preprocess", "mean", "std", "scale", "size", "layout", "color_order")
+
+
+class Word(click.Choice):
+    """One of several words; another is refused with the closest of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word; raises `click.BadParameter`."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            remedy = closest(str(value), [str(c) for c in self.choices])
+            raise click.BadParameter(f"{error.message} {remedy[:1].upper()}{remedy[1:]}".strip(), ctx, param) from None
 
 
 def _all(*options: Command) -> Callable[[Command], Command]:
@@ -71,15 +83,15 @@ what_to_explain = _all(
 
 how_pictures_enter = _all(
     click.option(
-        "--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)),
+        "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
         help="How a picture becomes the input; the options below change parts.",
     ),
     click.option("--mean", metavar="R,G,B", help="Subtracted from pixel / scale, one value or one a channel."),
     click.option("--std", metavar="R,G,B", help="Divides what is left, one value or one a channel."),
     click.option("--scale", type=float, help="Divides pixels (0 to 255) first."),
     click.option("--size", metavar="H,W", help="Height and width in pixels."),
-    click.option("--layout", type=click.Choice(["NCHW", "NHWC"]), help="Channels first or last."),
-    click.option("--color-order", type=click.Choice(["RGB", "BGR", "L"]), help="Order of the channels; L is grey."),
+    click.option("--layout", type=Word(["NCHW", "NHWC"]), help="Channels first or last."),
+    click.option("--color-order", type=Word(["RGB", "BGR", "L"]), help="Order of the channels; L is grey."),
 )  # fmt: skip
 
 

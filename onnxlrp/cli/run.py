@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxlrp.cli.options import read_conditions
+from onnxlrp.cli.options import Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import output_folder
@@ -67,11 +67,11 @@ class Model:
     help=f"What makes relevance: {', '.join(METHODS)}; with options as in 'smoothgrad(samples=50, noise=0.2)', "
     "'integrated-gradients(steps=64)', 'occlusion(window=32, stride=16)'.",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to run.")
+@click.option("--device", type=Word(DEVICES), default="auto", show_default=True, help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures in one run of the model.")
 @click.option("--format", "formats", default="png", show_default=True, help="png, npy, json, separated by commas.")
-@click.option("--cmap", type=click.Choice(NAMES), default=DEFAULT, show_default=True, help="Colours of relevance.")
-@click.option("--style", type=click.Choice(STYLES), default="panel", show_default=True, help="What a picture shows.")
+@click.option("--cmap", type=Word(NAMES), default=DEFAULT, show_default=True, help="Colours of relevance.")
+@click.option("--style", type=Word(STYLES), default="panel", show_default=True, help="What a picture shows.")
 @click.option("--layers", is_flag=True, help="Also draw relevance at every tapped layer.")
 @click.option(
     "--channels", type=click.IntRange(0), default=0, metavar="K",
@@ -82,7 +82,7 @@ class Model:
     "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
     help="Relevance passes only these channels of a layer (3,17,42).",
 )  # fmt: skip
-@click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="How pixels become the model's input.")
+@click.option("--preprocess", type=Word(list(PREPROCESS_PRESETS)), help="How pixels become the model's input.")
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 def run(
     model: str,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.explain.composite import matches
+from onnxlrp.errors import OnnxLrpError, Problem, closest
+from onnxlrp.explain.composite import SEE_NAMES, matches, unmatched
 from onnxlrp.explain.options import Options
 from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape, shown
 from onnxlrp.graph.model import Model
@@ -25,9 +24,8 @@ def image_input(model: Model, name: str | None) -> str:
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
     described = "; ".join(f"{k} {shown(declared_shape(v.type))}" for k, v in _named(model))
     if name is not None and name not in inputs:
-        raise OnnxLrpError(
-            Problem(f"--input {name}", f"the model has no such input: {described}", closest(name, inputs))
-        )
+        reason = f"the model has no such input: {described}"
+        raise OnnxLrpError(Problem(f"--input {name}", reason, closest(name, inputs, "choose one of these")))
     images = [k for k, t in inputs.items() if t.elem_type in FLOATS and len(t.shape.dim) in RANKS]
     if name is not None:
         if name not in images:
@@ -70,7 +68,8 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
     outputs = [o.name for o in model.outputs]
     if name is not None and name not in outputs and name not in model.producer:
         reason = f"the model has no such tensor; its outputs are {', '.join(outputs)}"
-        raise OnnxLrpError(Problem(f"--output {name}", reason, closest(name, [*outputs, *model.producer])))
+        remedy = closest(name, [*outputs, *model.producer], "choose one of these")
+        raise OnnxLrpError(Problem(f"--output {name}", reason, remedy))
     able = [o for o in ([name] if name else outputs) if facts.carries(o) and o != facts.image]
     if not able:
         reason = f"there is no path from input {facts.image} to {name or 'any output'}"
@@ -179,12 +178,10 @@ def activated(patterns: Sequence[str], model: Model) -> list[str]:
 
 def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> list[Problem]:
     """Patterns for taps and activations that match nothing."""
-    remedy = "see the names with: onnxlrp plan"
-    taps = [
-        Problem(f"--tap {p}", "matches no layer on the way", remedy) for p in options.taps if not tapped([p], layers)
-    ]
+    taps = [unmatched(f"--tap {p}", p, layers) for p in options.taps if not tapped([p], layers)]
+    names = dict.fromkeys(n for node in model.nodes for n in (*node.output, node.name, node.op_type) if n)
     return taps + [
-        Problem(f"--activations {p}", "matches no tensor", remedy)
+        Problem(f"--activations {p}", "matches no tensor", closest(p, names, SEE_NAMES))
         for p in options.activations
         if not activated([p], model)
     ]
@@ -205,9 +202,3 @@ def taken_names(options: Options, model: Model) -> list[Problem]:
         for name in wanted
         if name in model.tensor_names
     ]
-
-
-def closest(word: str, valid: Sequence[str] | dict[str, object]) -> str:
-    """A remedy naming the closest valid word."""
-    close = difflib.get_close_matches(word, valid, 1)
-    return f"did you mean {close[0]}?" if close else "choose one of these"

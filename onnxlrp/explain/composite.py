@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from onnxlrp.errors import Problem, closest
 from onnxlrp.layers.registry import Layer
 from onnxlrp.rules.rule import Rule
 
 WEIGHTED = ("convolution", "dense")
 MODULE_PATHS = frozenset({"namespace", "pkg.torch.onnx.name_scopes"})
+SEE_NAMES = "see the names with: onnxlrp plan"
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,20 @@ class Case:
 
 def matches(pattern: str, layer: Layer) -> bool:
     """Whether a shell-style pattern is a layer's name, output, one of its nodes' names or operators, or module path."""
-    names = {layer.name, layer.output, *layer.op_types, *(n.name for n in layer.nodes if n.name)}
-    names |= {p.value for n in layer.nodes for p in n.metadata_props if p.key in MODULE_PATHS}
-    return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in names)
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in _names(layer))
+
+
+def unmatched(thing: str, pattern: str, layers: Iterable[Layer]) -> Problem:
+    """The problem with a pattern that no layer matches, with the name that was probably meant."""
+    names = [name for layer in layers for name in _names(layer)]
+    return Problem(thing, "matches no layer on the way", closest(pattern, names, SEE_NAMES))
+
+
+def _names(layer: Layer) -> list[str]:
+    """What a pattern can match, each once and in an order that does not change."""
+    names = [layer.name, layer.output, *layer.op_types, *(n.name for n in layer.nodes if n.name)]
+    names += [p.value for n in layer.nodes for p in n.metadata_props if p.key in MODULE_PATHS]
+    return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)

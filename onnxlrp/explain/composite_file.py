@@ -18,11 +18,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any, suggest
 from onnxlrp.explain.composite import Case, Composite
 from onnxlrp.explain.target import STARTS
 from onnxlrp.layers.registry import Kind
-from onnxlrp.rules.catalogue import parse, suggest
+from onnxlrp.rules.catalogue import parse
 
 CONDITIONS = [f.name for f in fields(Case) if f.name != "rule"]
 KINDS = get_args(Kind)

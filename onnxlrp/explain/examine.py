@@ -10,7 +10,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from onnxlrp import contract, look
-from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any, suggest
 from onnxlrp.explain import choose, edits, pixels
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
@@ -24,7 +24,6 @@ from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import Model, load
 from onnxlrp.graph.upgrade import upgrade
-from onnxlrp.rules.catalogue import suggest
 
 
 @dataclass(frozen=True)

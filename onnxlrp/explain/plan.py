@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import Case, Composite, Place, matches
+from onnxlrp.explain.composite import Case, Composite, Place, matches, unmatched
 from onnxlrp.explain.places import places
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, Routing, Special
@@ -65,8 +65,7 @@ def plan(
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
     """The problem with a case of the user's that no layer can meet, if it is one."""
     if case.pattern and not any(matches(case.pattern, layer) for layer in layers):
-        thing, reason = f"--rule {case.pattern}={case.rule}", "matches no layer on the way"
-        return [Problem(thing, reason, "see the names with: onnxlrp plan")]
+        return [unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, layers)]
     if case.kind and not any(layer.kind in case.kind for layer in layers):
         reason = f"the model has no layer of kind {' or '.join(case.kind)} to give the rule {case.rule} to"
         return [Problem("--residual" if "sum" in case.kind else "--max-pool", reason, "leave it out")]

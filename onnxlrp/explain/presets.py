@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, suggest
 from onnxlrp.explain.composite import WEIGHTED, Case, Composite
 from onnxlrp.rules import catalogue
 from onnxlrp.rules.catalogue import Bounds
@@ -159,6 +159,6 @@ def named(text: str) -> Composite:
     what = f"composite '{text}'"
     name, positional, keywords = catalogue.read_call(text, "composite", "epsilon_gamma_box(low=-2.1, high=2.6)")
     if name not in PRESETS:
-        raise OnnxLrpError(Problem(what, "there is no such composite", catalogue.suggest(name, PRESETS)))
+        raise OnnxLrpError(Problem(what, "there is no such composite", suggest(name, PRESETS)))
     parameters = {k: p.default for k, p in inspect.signature(PRESETS[name]).parameters.items()}
     return catalogue.call(what, name, PRESETS[name], parameters, positional, keywords)

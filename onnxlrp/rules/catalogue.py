@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import inspect
 import keyword
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, suggest
 from onnxlrp.rules.rule import (
     ABSOLUTE,
     ALL,
@@ -300,11 +299,3 @@ def call(
         return make(*positional, **named)
     except (TypeError, ValueError) as error:
         raise OnnxLrpError(Problem(what, f"its parameters do not fit: {error}", f"use {form}")) from None
-
-
-def suggest(word: str, valid: Iterable[str]) -> str:
-    """A remedy that names the closest valid word and all of them."""
-    words = list(valid)
-    close = difflib.get_close_matches(word, words, 1)
-    start = f"did you mean {close[0]}? " if close else ""
-    return f"{start}choose among: {', '.join(words)}"

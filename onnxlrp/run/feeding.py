@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.rules.catalogue import suggest
+from onnxlrp.errors import OnnxLrpError, Problem, suggest
 from onnxlrp.run.signature import Signature
 
 Array = npt.NDArray[Any]

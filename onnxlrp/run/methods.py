@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.rules.catalogue import call, read_call, suggest
+from onnxlrp.errors import OnnxLrpError, Problem, suggest
+from onnxlrp.rules.catalogue import call, read_call
 from onnxlrp.run.attributors import (
     Progress,
     check_noise,

@@ -21,7 +21,7 @@ BOTH = [
     ("--rule=Relu=epsilon", "relu (Relu): the rule epsilon does not fit a layer of kind activation"),
     ("--rule=Conv=winner", "conv (Conv): the rule winner does not fit a layer of kind convolution"),
     ("--rule=Conv=zbox", "conv (Conv): zbox needs the lowest and highest value of the input"),
-    ("--rule=Conx=epsilon", "--rule Conx=epsilon: matches no layer on the way"),
+    ("--rule=Conx=epsilon", "--rule Conx=epsilon: matches no layer on the way. Did you mean Conv?"),
     ("--composite=epsilon_plus_flt", "Did you mean epsilon_plus_flat?"),
     ("--composite=nonsense", "composite 'nonsense': there is no such composite"),
     ("--composite=epsilon(size=1)", "has no parameter 'size'"),
@@ -52,6 +52,7 @@ BOTH = [
     ("--layout=NHWC", "8 channels in NHWC"),
     ("--color-order=L", "3 channels in NCHW; L pictures do not fit"),
     ("--preprocess=none_such", "'none_such' is not one of 'imagenet', 'unit', 'caffe', 'none'"),
+    ("--preprocess=imagnet", "'none'. Did you mean imagenet?"),
     ("--nonsense", "No such option"),
 ]
 CONVERT = [
