@@ -1,0 +1,59 @@
+// From a picture to the explainer's input, as the explainer's own metadata says.
+
+// The key-value pairs of an ONNX file. ONNX Runtime does not show them in JavaScript, so they are read from the file:
+// metadata_props are field 14 of the model, each a message of two strings.
+export function metadata(bytes) {
+  const pairs = {};
+  for (const [number, value] of fields(bytes)) {
+    if (number === 14) {
+      const pair = Object.fromEntries(fields(value));
+      pairs[text(pair[1])] = text(pair[2] ?? new Uint8Array());
+    }
+  }
+  return pairs;
+}
+
+const text = (bytes) => new TextDecoder().decode(bytes);
+
+// The length-delimited fields of a protobuf message, as [number, bytes]; others are skipped.
+function* fields(bytes) {
+  let at = 0;
+  const varint = () => {
+    let value = 0;
+    for (let scale = 1; ; scale *= 128) {
+      const byte = bytes[at++];
+      value += (byte & 127) * scale;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const key = varint();
+    const kind = key % 8;
+    const size = kind === 2 ? varint() : { 1: 8, 5: 4 }[kind] ?? 0;
+    if (kind === 0) varint();
+    if (kind === 2) yield [Math.floor(key / 8), bytes.subarray(at, at + size)];
+    at += size;
+  }
+}
+
+// A decoded PNG (RGBA) as float32 [1, C, H, W] or [1, H, W, C]: (pixel / scale - mean) / std, rounded to float32 at
+// each step as numpy does, so that the model sees the same input to the bit.
+export function prepare({ width, height, data }, way) {
+  const [rows, columns] = way.size ?? [height, width];
+  if (rows !== height || columns !== width) {
+    throw new Error(`the picture is ${width} x ${height} pixels, the explainer takes ${columns} x ${rows}; resize it`);
+  }
+  const grey = way.color_order === "L";
+  const channels = grey ? 1 : 3;
+  const shape = way.layout === "NHWC" ? [1, height, width, channels] : [1, channels, height, width];
+  const values = new Float32Array(channels * width * height);
+  for (let pixel = 0; pixel < width * height; pixel++) {
+    for (let c = 0; c < channels; c++) {
+      const level = data[pixel * 4 + (way.color_order === "BGR" ? 2 - c : c)];
+      const [mean, std] = [way.mean, way.std].map((v) => Math.fround(v[c % v.length]));
+      const at = way.layout === "NHWC" ? pixel * channels + c : c * width * height + pixel;
+      values[at] = Math.fround(Math.fround(level / Math.fround(way.scale)) - mean) / std;
+    }
+  }
+  return { values, shape };
+}
