@@ -14,6 +14,7 @@ from onnxlrp import __version__
 from onnxlrp.cli.convert import convert
 from onnxlrp.cli.demo import demo
 from onnxlrp.cli.listing import composites, rules
+from onnxlrp.cli.page import page
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
 from onnxlrp.cli.table import printable
@@ -82,6 +83,7 @@ for command, purpose in (
     (plan, "Show every layer of a model with its rule, and every problem."),
     (convert, "Write an explainer: the classifier, and relevance too."),
     (run, "Explain pictures: heatmaps, and a table of the classes."),
+    (page, "Write a web page that explains pictures in the browser."),
     (composites, "List the composites: which layer gets which rule."),
     (rules, "List the rules: formula, parameters, paper."),
 ):

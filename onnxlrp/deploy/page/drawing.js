@@ -1,5 +1,5 @@
-// From relevance to colours, as `onnxlrp run` draws them (onnxlrp/run/heatmap.py): zero is the neutral colour, both
-// signs share one scale, and the scale ends at a percentile of |R|, as a few strong pixels would make all else pale.
+// From relevance to colours, as `onnxlrp run` draws them (onnxlrp/run/heatmap.py). How relevance looks (the colours, where
+// the scale ends, how much of a picture is covered) is not known here: it comes from onnxlrp/look.py, as `look`.
 "use strict";
 
 onnxlrp.drawing = (() => {
@@ -39,7 +39,7 @@ onnxlrp.drawing = (() => {
   }
 
   /** RGBA of a map in -1..1. */
-  function heatmap(values, table) {
+  function heatmap(values, { table }) {
     const rgba = new Uint8ClampedArray(values.length * 4);
     values.forEach((value, i) => {
       const at = place(value);
@@ -50,11 +50,11 @@ onnxlrp.drawing = (() => {
   }
 
   /** RGBA of a map in -1..1 over the picture in grey; `strongest` 0..1 is how much of the colour is laid on. */
-  function overlay(shown, values, table, strongest = 1) {
+  function overlay(shown, values, { table, cover, hue }, strongest = 1) {
     const rgba = new Uint8ClampedArray(shown.length);
     values.forEach((value, i) => {
-      const strength = Math.abs(value), at = place(Math.sign(value) * (0.5 + 0.17 * strength));
-      const alpha = 0.9 * strength ** 0.75 * strongest;
+      const strength = Math.abs(value), at = place(Math.sign(value) * (hue[0] + hue[1] * strength));
+      const alpha = cover[0] * strength ** cover[1] * strongest;
       const grey = (shown[4 * i] * 19595 + shown[4 * i + 1] * 38470 + shown[4 * i + 2] * 7471 + 0x8000) >> 16;
       for (let c = 0; c < 3; c++) rgba[4 * i + c] = halfToEven(grey * (1 - alpha) + table[at + c] * alpha);
       rgba[4 * i + 3] = 255;
@@ -62,16 +62,14 @@ onnxlrp.drawing = (() => {
     return rgba;
   }
 
-  /** The map under a Gaussian whose sigma is 1 % of the longer side, scaled again: single pixels cannot be seen. */
-  function softened(values, width, height, percentile) {
-    const sigma = Math.max(width, height) / 100, reach = Math.ceil(3 * sigma);
-    const weights = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / sigma) ** 2));
-    const sum = weights.reduce((a, b) => a + b);
+  /** The map under a Gaussian (outside it there is zero), scaled again: on a picture single pixels cannot be seen. */
+  function softened(values, width, height, { gaussian, percentile }) {
+    const reach = (gaussian.length - 1) / 2;
     const along = (data, stepX, limit, coordinate) => data.map((_, i) => {
       let total = 0;
       for (let k = -reach; k <= reach; k++) {
         const at = coordinate(i) + k;
-        if (at >= 0 && at < limit) total += data[i + k * stepX] * (weights[k + reach] / sum);
+        if (at >= 0 && at < limit) total += data[i + k * stepX] * gaussian[k + reach];
       }
       return total;
     });

@@ -6,7 +6,6 @@
 
 onnxlrp.preparing = (() => {
   const f = Math.fround; // onnxlrp computes in float32; every step is rounded as there
-  const LUMINANCE = [f(0.299), f(0.587), f(0.114)];
 
   /** { values: Float32Array of one input, shown: RGBA of what it looks like, width, height } */
   function prepare(picture, way) {
@@ -19,7 +18,7 @@ onnxlrp.preparing = (() => {
     const scale = f(way.scale);
     for (let i = 0; i < plane; i++) {
       const rgb = channels === 3 ? [pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]] : Array(3).fill(pixels[i]);
-      const colours = way.channels === 3 ? rgb : [channels === 3 ? luminance(rgb) : pixels[i]];
+      const colours = way.channels === 3 ? rgb : [channels === 3 ? luminance(rgb, way.luminance) : pixels[i]];
       if (way.color_order === "BGR") colours.reverse();
       for (let c = 0; c < way.channels; c++) {
         const value = f(f(f(colours[c] / scale) - per(way.mean, c)) / per(way.std, c));
@@ -31,8 +30,8 @@ onnxlrp.preparing = (() => {
     return { values, shown, width, height };
   }
 
-  function luminance([r, g, b]) {
-    return f(r * LUMINANCE[0] + g * LUMINANCE[1] + b * LUMINANCE[2]);
+  function luminance([r, g, b], parts) {
+    return f(r * f(parts[0]) + g * f(parts[1]) + b * f(parts[2]));
   }
 
   /** Round half to even, as NumPy does. */

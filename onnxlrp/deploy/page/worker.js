@@ -1,17 +1,16 @@
 // ONNX Runtime in a thread of its own, so that the page stays awake while the explainer runs. Messages in: `open` (the
-// runtime's files and the model), then `run`. Every message is answered under its `id`, with a result or an `error`.
+// rest of the runtime and the model), then `run`. Every message is answered under its `id`, with a result or an `error`.
+//
+// The runtime's script stands before this one, in one blob: of a page on the disk, a worker may load no other's blobs.
 "use strict";
 
 let session = null;
 
-async function open({ script, glue, wasm, model, backend }) {
-  if (typeof WebAssembly !== "object") throw new Error("this browser has no WebAssembly");
-  if (backend === "webgpu" && !(await self.navigator.gpu?.requestAdapter())) throw new Error("there is no WebGPU here");
-  importScripts(script);
+async function open({ glue, wasm, model, backend }) {
   ort.env.logLevel = "error";
   // Threads need memory that is shared, which browsers give only to pages served with the headers for it.
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, self.navigator.hardwareConcurrency || 1) : 1;
-  ort.env.wasm.wasmPaths = { mjs: glue };
+  ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([glue], { type: "text/javascript" })) };
   ort.env.wasm.wasmBinary = wasm;
   session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: [backend] });
   return { inputs: session.inputNames };
