@@ -10,11 +10,14 @@ import contextlib
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+
+_UMASK = threading.Lock()
 
 Write = Callable[[IO[bytes]], object]
 
@@ -114,8 +117,9 @@ def _mode(path: Path) -> int:
     """The permissions of the file that is replaced, else those the user gives to new files (mkstemp gives fewer)."""
     if path.exists():
         return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:  # it can only be read by setting it
+        mask = os.umask(0)
+        os.umask(mask)
     return 0o666 & ~mask
 
 

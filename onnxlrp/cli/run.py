@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from onnxlrp.files import output_folder
 from onnxlrp.look import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.feeding import Conditions
+from onnxlrp.run.flow import WORKERS, Behind, ahead, behind
 from onnxlrp.run.images import find_images, read_picture
 from onnxlrp.run.methods import DEFAULT as OWN
 from onnxlrp.run.methods import NAMES as METHODS
@@ -107,7 +109,9 @@ def run(
     method = parse_method(method_text)
     wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
     paths = find_images(images)
-    opened = _open(model, device, method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0)
+    opened = _open(
+        model, (device, batch), method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0
+    )
     explainer = opened.explainer
     choices = _choices(targets, explainer)
     fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
@@ -116,15 +120,18 @@ def run(
     stems = unique_stems(paths)
     if not force:
         refuse_existing(Path(output), stems.values(), _possible_slugs(explainer, choices), wishes.endings)
-    for path in paths:
-        read_picture(path)  # a bad one stops the run before it has begun
+    for _ in ahead(lambda path: read_picture(path) and None, paths, WORKERS):
+        pass  # a bad one stops the run before it has begun
     folder = output_folder(output)
-    done: list[Done] = []
-    with _progress(len(paths), always=method.name != OWN) as bar:
+
+    def written(case: Case) -> Done:
+        files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
+        return Done(case.light(), files[0])
+
+    with _progress(len(paths), always=method.name != OWN) as bar, behind(Behind[Done]) as drawing_behind:
         for case in _cases(opened, paths, fitted, choices, batch, bar):
-            files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
-            done.append(Done(case.light(), files[0]))
-    _print_results(done, paths, explainer)
+            drawing_behind.put(functools.partial(written, case))
+    _print_results(drawing_behind.results, paths, explainer)
 
 
 @contextlib.contextmanager
@@ -160,9 +167,9 @@ def _cases(
 
 
 def _open(
-    model: str, device: str, method: Method, composite: str | None, conditions: dict[str, Any], taps: bool
+    model: str, place: tuple[str, int], method: Method, composite: str | None, conditions: dict[str, Any], taps: bool
 ) -> Model:
-    """The explainer for `model`; a plain classifier is converted with what the user asked for."""
+    """The explainer for `model`, on a device with a batch size; a plain classifier is converted as the user asked."""
     proto, _ = read_model(model)
     options: dict[str, Any] = {"composite": composite or method.composite, "conditions": conditions}
     options["taps"] = ["all"] if taps and method.name == OWN else []
@@ -173,7 +180,7 @@ def _open(
         raise OnnxLrpError(Problem("condition", "a classifier converted in memory has no such input", remedy))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        explainer = Explainer(model, device, **{k: v for k, v in options.items() if v})
+        explainer = Explainer(model, *place, **{k: v for k, v in options.items() if v})
     for warning in caught:
         click.echo(f"Warning: {warning.message}", err=True)
     method.check(explainer)
@@ -244,8 +251,7 @@ def _batches(paths: list[Path], fitted: Fitted, size: int) -> Iterator[tuple[lis
     """Pictures in groups of at most `size` that have the same size in pixels."""
     some: list[Path] = []
     prepared: list[Prepared] = []
-    for path in paths:
-        one = fitted(read_picture(path))
+    for path, one in zip(paths, ahead(lambda p: fitted(read_picture(p)), paths, max(size, WORKERS)), strict=True):
         if some and (len(some) == size or one.values.shape != prepared[0].values.shape):
             yield some, prepared
             some, prepared = [], []

@@ -13,7 +13,7 @@ from PIL import Image
 def png(image: Image.Image) -> bytes:
     """The image as a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")  # optimize=True costs a second for a percent
+    image.save(buffer, "PNG", compress_level=3)  # the default, 6, takes twice as long for a tenth less
     return buffer.getvalue()
 
 

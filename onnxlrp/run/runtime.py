@@ -86,8 +86,15 @@ def open_session(model: ModelLike, device: str = "auto", folder: Path | None = N
 def run_session(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
     """Run `session` and return every output by name; raises `RunError` with the runtime's reason where it gives up."""
     names = [output.name for output in session.get_outputs()]
-    try:
+    with telling():
         return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """What ONNX Runtime raises within it while running becomes a `RunError` with its reason."""
+    try:
+        yield
     except failures(import_onnxruntime()) as error:
         reason = f"gave up while running the model ({readable(error)})"
         remedy = "try a smaller batch" if "memory" in reason.lower() or "alloc" in reason.lower() else ""

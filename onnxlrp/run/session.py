@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import onnx
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.run.binding import Binding, shapes_of
 from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
 from onnxlrp.run.forward import forward_only
 from onnxlrp.run.preparing import layout_of
 from onnxlrp.run.reading import metadata_of, read_model
-from onnxlrp.run.runtime import ModelLike, open_session, run_session
+from onnxlrp.run.runtime import ModelLike, open_session, run_session, telling
 from onnxlrp.run.signature import read_signature
 
 
@@ -59,11 +60,15 @@ class Explainer:
 
     `path_or_model` is a file, its bytes or a ModelProto; a plain classifier is converted in memory, with
     `convert_options` for `onnxlrp.convert` (`composite="epsilon_plus"`, …). `device` is "auto" (CUDA where it really
-    runs, else the CPU), "cpu" or "cuda". Raises `OnnxLrpError` where the model is no classifier that can be explained,
-    breaks the contract, or the device is not there.
+    runs, else the CPU), "cpu" or "cuda". `batch_size` is how many inputs a run on CUDA takes, fewer being filled up, so
+    that what was planned and allocated for one shape serves all; a model's own fixed size goes before. Raises
+    `OnnxLrpError` where the model is no classifier that can be explained, breaks the contract, or the device is not
+    there.
     """
 
-    def __init__(self, path_or_model: ModelLike, device: str = "auto", **convert_options: Any) -> None:
+    def __init__(
+        self, path_or_model: ModelLike, device: str = "auto", batch_size: int | None = None, **convert_options: Any
+    ) -> None:
         proto, name = read_model(path_or_model)
         metadata = metadata_of(proto)
         self._converted = contract.KEY_CONTRACT not in metadata
@@ -79,6 +84,8 @@ class Explainer:
         self._metadata = metadata
         opened = open_session(self._source, device, self._folder)
         self._session, self._provider, self._reason = opened.session, opened.provider, opened.reason
+        self._batch_size = batch_size if opened.provider == "CUDA" else None
+        self._binding: Binding | None = None
         self._signature = read_signature(name, metadata, self._session.get_inputs(), self._session.get_outputs())
 
     def __repr__(self) -> str:
@@ -210,7 +217,7 @@ class Explainer:
         something does not fit the model, and `RunError` where the runtime gives up.
         """
         feeds = feeds_for(self._signature, batch, target, start, conditions)
-        outputs = self._run(self._session, feeds)
+        outputs = self._run(self._all_outputs, feeds)
         count = len(feeds[self.input_name])
         logits = outputs[self.output_name].reshape(count, -1)
         if contract.TARGET in feeds:
@@ -225,7 +232,8 @@ class Explainer:
         The first call opens a second session, with the classifier's nodes only. Raises as `explain`.
         """
         images = checked_batch(self._signature, np.asarray(batch))
-        scores = self._run(self._classifier, {self.input_name: images})[self.output_name]
+        classifier = functools.partial(run_session, self._classifier)
+        scores = self._run(classifier, {self.input_name: images})[self.output_name]
         return scores.reshape(len(images), -1)
 
     @functools.cached_property
@@ -234,25 +242,34 @@ class Explainer:
         proto = forward_only(read_model(self._source)[0], self.output_name)
         return open_session(proto, self.provider.lower(), self._folder).session
 
-    def _run(self, session: Any, feeds: Feeds) -> dict[str, Array]:
+    def _all_outputs(self, feeds: Feeds) -> dict[str, Array]:
+        """One run of the explainer: on CUDA through buffers that are kept for feeds of the same shape."""
+        if self._batch_size is None:
+            return run_session(self._session, feeds)
+        if self._binding is None or self._binding.shapes != shapes_of(feeds):
+            self._binding = Binding(self._session, self.provider.lower(), feeds, self._signature.outputs)
+        with telling():
+            return self._binding.run(feeds)
+
+    def _run(self, run: Callable[[Feeds], dict[str, Array]], feeds: Feeds) -> dict[str, Array]:
         """Every output for all rows of `feeds`, in pieces where the batch size is fixed."""
         count = len(feeds[self.input_name])
-        size = self.input_shape[0] or count
+        size = self.input_shape[0] or self._batch_size or count
         pieces = [
-            _run_piece(session, {name: rows[first : first + size] for name, rows in feeds.items()}, size)
+            _run_piece(run, {name: rows[first : first + size] for name, rows in feeds.items()}, size)
             for first in range(0, count, size)
         ]
         return pieces[0] if len(pieces) == 1 else _joined(pieces)
 
 
-def _run_piece(session: Any, feeds: Feeds, size: int) -> dict[str, Array]:
+def _run_piece(run: Callable[[Feeds], dict[str, Array]], feeds: Feeds, size: int) -> dict[str, Array]:
     """Every output for at most `size` rows, filled up to `size` for the run and cut again after it."""
     count = len(next(iter(feeds.values())))
     filled = {
         name: np.concatenate([rows, np.repeat(rows[-1:], size - count, axis=0)]) if count < size else rows
         for name, rows in feeds.items()
     }
-    outputs = {name: np.atleast_1d(output) for name, output in run_session(session, filled).items()}
+    outputs = {name: np.atleast_1d(output) for name, output in run(filled).items()}
     # A tap behind a reshape may hold several rows a sample.
     return {name: output[: count * max(1, len(output) // size)] for name, output in outputs.items()}
 

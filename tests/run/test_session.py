@@ -277,3 +277,27 @@ def test_a_gpu_without_cudas_libraries_is_told_quietly(
     with pytest.raises(OnnxLrpError, match="cpu"):
         Explainer(build(), "cuda")
     assert capfd.readouterr() == ("", "")
+
+
+def test_bound_buffers_say_the_same(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on CUDA with a batch size, tried on the CPU: pieces of one shape through kept buffers, the last filled
+    up; arrays that were given out are not written to again."""
+    plain, bound = (Explainer(build(), "cpu") for _ in range(2))
+    monkeypatch.setattr(bound, "_batch_size", 2)
+    images, targets = np.concatenate([batch(), batch()[::-1] * 2]), None
+    first = bound.explain(images, targets)
+    kept = first.relevance.copy()
+    bindings = {id(bound._binding)}
+    again = bound.explain(images[::-1].copy(), targets)
+    assert {id(bound._binding)} == bindings, "one binding serves all"
+    np.testing.assert_array_equal(first.relevance, kept)
+    expected = plain.explain(images, targets)
+    np.testing.assert_allclose(first.relevance, expected.relevance, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(again.relevance[::-1], expected.relevance, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(first.target, expected.target)
+
+
+def test_a_batch_size_is_for_cuda_only(build: Build) -> None:
+    explainer = Explainer(build(), "cpu", batch_size=8)
+    assert explainer.explain(batch()).relevance.shape == batch().shape
+    assert explainer._binding is None

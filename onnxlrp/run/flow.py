@@ -1,0 +1,71 @@
+"""Work that overlaps: pictures are read ahead of the model, results are drawn and written behind it.
+
+Threads suffice: decoding, compression and the model itself let go of Python's lock. Order is kept everywhere, and an
+error surfaces where its item is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+WORKERS = min(os.cpu_count() or 1, 16)
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def ahead(function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
+    """Yield function(item) for each item, in order, with up to `depth` of them computed ahead of what is asked for."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting: deque[Future[B]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class Behind(Generic[B]):
+    """Jobs done behind the caller's back; `results` in the order of the jobs. At most `depth` jobs wait at a time."""
+
+    def __init__(self, pool: ThreadPoolExecutor, depth: int) -> None:
+        self._pool, self._depth = pool, depth
+        self._waiting: deque[Future[B]] = deque()
+        self.results: list[B] = []
+
+    def put(self, job: Callable[[], B]) -> None:
+        """Start a job, once there is room; raises what an earlier job raised."""
+        self._waiting.append(self._pool.submit(job))
+        self.finish(self._depth)
+
+    def finish(self, left: int = 0) -> None:
+        """Wait until no more than `left` jobs are open; raises what one of them raised."""
+        while len(self._waiting) > left:
+            self.results.append(self._waiting.popleft().result())
+
+    def cancel(self) -> None:
+        """Drop the jobs that have not begun."""
+        for future in self._waiting:
+            future.cancel()
+
+
+@contextlib.contextmanager
+def behind(jobs: type[Behind[B]], depth: int = 4 * WORKERS) -> Iterator[Behind[B]]:
+    """A place for jobs, all of which are done when the block ends, unless it ends in an error."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        place = jobs(pool, depth)
+        try:
+            yield place
+            place.finish()
+        except BaseException:
+            place.cancel()
+            raise
