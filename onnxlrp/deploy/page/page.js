@@ -11,9 +11,9 @@
   const className = (index) => explainer.labels?.[index] ?? `class ${index}`;
 
   function percent(share) { // never rounds to certainty
-    if (share > 0.999 && share < 1) return "> 99.9 %";
-    if (share > 0 && share < 0.001) return "< 0.1 %";
-    return `${(100 * share).toFixed(1)} %`;
+    if (share > 0.999 && share < 1) return ">\u00a099.9\u00a0%";
+    if (share > 0 && share < 0.001) return "<\u00a00.1\u00a0%";
+    return `${(100 * share).toFixed(1)}\u00a0%`;
   }
 
   function number(value) {
@@ -33,13 +33,17 @@
   // ── The model ──────────────────────────────────────────────────────────────────────────────────────────────────
   function openEngine(choice) {
     part("progress").hidden = false;
+    part("backend").disabled = true; // one after the other
     part("ran").textContent = "";
     say("Loading the model …");
     state.opening = engine.open(choice, (share) => { part("progress").value = share; }).then((name) => {
       part("ran").textContent = `Model ready on ${name}.`;
       if (!state.picture) say("");
       return name;
-    }).finally(() => { part("progress").hidden = true; });
+    }).finally(() => {
+      part("progress").hidden = true;
+      part("backend").disabled = false;
+    });
     state.opening.catch(complain);
     return state.opening;
   }
@@ -47,7 +51,7 @@
   async function listBackends() {
     const select = part("backend"), found = await engine.backends();
     const first = found[0] ? ` (${engine.NAMES[found[0]]})` : "";
-    for (const [value, text] of [["auto", `the best there is${first}`], ...found.map((b) => [b, engine.NAMES[b]])]) {
+    for (const [value, text] of [["auto", `automatic${first}`], ...found.map((b) => [b, engine.NAMES[b]])]) {
       select.add(new Option(text, value));
     }
     select.onchange = async () => {
@@ -261,7 +265,7 @@
       const blob = new Blob([await loading.part(file)], { type });
       const button = Object.assign(document.createElement("button"), { type: "button", title: name });
       const image = Object.assign(document.createElement("img"), { src: URL.createObjectURL(blob), alt: "" });
-      button.append(image, span("", name));
+      button.append(image, span("", name.replace(/\.[^.]*$/, "")));
       button.onclick = () => take(blob, name);
       part("samples").append(button);
       part("samples").hidden = false;

@@ -18,8 +18,8 @@ onnxlrp.preparing = (() => {
     const scale = f(way.scale);
     for (let i = 0; i < plane; i++) {
       const rgb = channels === 3 ? [pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]] : Array(3).fill(pixels[i]);
-      const colours = way.channels === 3 ? rgb : [channels === 3 ? luminance(rgb, way.luminance) : pixels[i]];
-      if (way.color_order === "BGR") colours.reverse();
+      const colours = way.channels === 3 ? [...rgb] : [channels === 3 ? luminance(rgb, way.luminance) : pixels[i]];
+      if (way.color_order === "BGR") colours.reverse(); // a copy: rgb is shown as it is
       for (let c = 0; c < way.channels; c++) {
         const value = f(f(f(colours[c] / scale) - per(way.mean, c)) / per(way.std, c));
         values[way.layout === "NCHW" ? c * plane + i : i * way.channels + c] = value;
