@@ -220,9 +220,9 @@ def write(root: Path) -> None:
                 {
                     "name": name,
                     "explainer": f"explainers/{case.name}.onnx",
-                    "inputs": [_entry(root, name, k, v) for k, v in feeds.items()],
+                    "inputs": [entry(root, name, k, v) for k, v in feeds.items()],
                     "outputs": [
-                        {**_entry(root, name, k, v), "tolerance": kind_of(k, v.dtype)}
+                        {**entry(root, name, k, v), "tolerance": kind_of(k, v.dtype)}
                         for k, v in answers(model, feeds).items()
                     ],
                 }
@@ -254,7 +254,7 @@ def _feeds(case: Case, model: ModelProto, targets: tuple[int, ...]) -> dict[str,
     return {i.name: known[i.name] for i in model.graph.input}
 
 
-def _entry(root: Path, case: str, name: str, values: Array) -> dict[str, object]:
+def entry(root: Path, case: str, name: str, values: Array) -> dict[str, object]:
     """Write a tensor three times, as raw little-endian bytes, .npy and TensorProto; its line in the manifest.
 
     What another case of the same network has written already is shared: it is the same file.
@@ -279,15 +279,15 @@ def _drawings(root: Path, listed: list[dict[str, Any]]) -> Iterator[dict[str, ob
     for case in (
         c for c in listed if c["name"] in ("vgg.epsilon_plus_flat", "resnet.lrp_0", "keras.epsilon_gamma_box")
     ):
-        (entry,) = (o for o in case["outputs"] if o["name"] == "relevance")
-        relevance = np.fromfile(root / entry["file"], entry["dtype"]).reshape(entry["shape"])
+        (held,) = (o for o in case["outputs"] if o["name"] == "relevance")
+        relevance = np.fromfile(root / held["file"], held["dtype"]).reshape(held["shape"])
         layout = "NHWC" if case["name"].startswith("keras") else "NCHW"
         drawn = np.asarray(heatmap(as_map(relevance[0], layout)))
         yield {
             "name": case["name"],
             "layout": layout,
-            "relevance": {k: entry[k] for k in ("name", "dtype", "shape", "file")},
-            "pixels": _entry(root, case["name"], "drawing", drawn),
+            "relevance": {k: held[k] for k in ("name", "dtype", "shape", "file")},
+            "pixels": entry(root, case["name"], "drawing", drawn),
         }
     folder = root / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

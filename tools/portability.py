@@ -1,0 +1,289 @@
+"""Run explainers in every runtime at hand and write tools/reports/PORTABILITY.md: `python -m tools.portability`.
+
+Each model and composite becomes a folder in the form of the conformance kit, whose expected outputs are float64; each
+host of tools/runtimes checks it as it checks the kit. So a runtime's error is measured against the truth, and ONNX
+Runtime's own error stands beside it: where that is large too, the explanation is ill-conditioned and no runtime is to
+blame. Results are kept in --work as one JSON file each and not measured again. A host that cannot be started from here
+(a browser) writes the same JSON (`--json` of any host shows the form); put it there as CELL.RUNTIME.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import onnxlrp
+from onnxlrp.contract import PREPROCESS_PRESETS
+from tools import conformance
+
+ROOT = Path(__file__).parents[1]
+HOSTS = ROOT / "tools" / "runtimes"
+REPORT = ROOT / "tools" / "reports" / "PORTABILITY.md"
+NOTES = ROOT / "tools" / "runtimes" / "MISSES.md"
+KIT = "kit"
+BASE = "onnxruntime"
+MODELS: Mapping[str, int] = {"resnet18": 2, "resnet50": 1, "vgg16": 1}  # how many pictures; float64 takes its time
+COMPOSITES = ("epsilon_plus_flat", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat", "gradient")
+LIMITS = {"scores": 1e-5, "relevance": 1e-3}
+TIMED = 3
+
+
+@dataclass(frozen=True)
+class Host:
+    """A runtime's name in the report and the command that checks a folder; `small` ones get the kit only."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    small: bool = False
+
+
+def hosts(python: str) -> dict[str, Host]:
+    """The hosts that can be started, by key. `python` is the interpreter that has their runtimes."""
+    scripts = {k: (python, str(HOSTS / "python" / f"with_{k}.py")) for k in
+               ("onnxruntime", "openvino", "opencv", "tract", "reference")}  # fmt: skip
+    node = ("node", str(HOSTS / "node" / "explain.mjs"))
+    known = {
+        "onnxruntime": Host("ONNX Runtime", scripts["onnxruntime"]),
+        "basic": Host("ONNX Runtime, basic", scripts["onnxruntime"], {"ORT_LEVEL": "basic"}),
+        "node": Host("onnxruntime-node", node),
+        "web": Host("onnxruntime-web, wasm", node, {"RUNTIME": "web"}),
+        "cpp": Host("ONNX Runtime, C++", (str(HOSTS / "cpp" / "build" / "explain"),)),
+        "openvino": Host("OpenVINO", scripts["openvino"]),
+        "opencv": Host("OpenCV", scripts["opencv"]),
+        "tract": Host("tract", scripts["tract"]),
+        "reference": Host("onnx reference", scripts["reference"], small=True),
+    }
+    return {k: h for k, h in known.items() if shutil.which(h.command[0])}
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(key: str, host: Host, folder: Path, result: Path) -> None:
+    """Let a host check a folder and write its JSON to `result`; a host that dies is a result too."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", **host.environment}
+    command = [*host.command, "check", str(folder), "--json", str(result), "--repeat", str(TIMED)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    if not result.exists():
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or [f"exit code {done.returncode}"]
+        names = [c["name"] for c in json.loads((folder / "manifest.json").read_text())["cases"]]
+        result.write_text(json.dumps({"runtime": host.name, "cases": {n: {"failed": last[0][:300]} for n in names}}))
+    click.echo(f"  {key}: {(done.stdout.strip().splitlines() or ['died'])[-1]}")
+
+
+def prepare(model: str, composite: str, folder: Path) -> None:
+    """Write one large explainer, its pictures and its float64 answers, in the form of the kit."""
+    import torch
+
+    from tools import zoo
+
+    folder.mkdir(parents=True)
+    torch.set_num_threads(1)
+    path, way = folder.parent / f"{model}.onnx", PREPROCESS_PRESETS["imagenet"]
+    if not path.exists():
+        zoo.legacy(zoo.build(model), zoo.images(2), path)
+    onnxlrp.convert(path, composite=composite, preprocess=way).save(folder / "explainer.onnx")
+    proto = onnxlrp.convert(path, composite=composite, preprocess=way).model
+    listed = []
+    for number in range(MODELS[model]):
+        feeds = {zoo.INPUT: zoo.inputs(model, 1, seed=7 + number).numpy(), "target": np.array([-1])}
+        name = f"{model}.{composite}.{number}"
+        outputs = conformance.answers(proto, feeds)
+        listed.append(
+            {
+                "name": name,
+                "explainer": "explainer.onnx",
+                "inputs": [conformance.entry(folder, name, k, v) for k, v in feeds.items()],
+                "outputs": [
+                    {**conformance.entry(folder, name, k, v), "tolerance": conformance.kind_of(k, v.dtype)}
+                    for k, v in outputs.items()
+                ],
+            }
+        )
+    manifest = {"kit": 1, "tolerances": conformance.TOLERANCES, "cases": listed}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def measure_all(models: Sequence[str], composites: Sequence[str], python: str, work: Path) -> None:
+    """Measure what has not been measured."""
+    for model in models:
+        for composite in composites if model != KIT else ("",):
+            cell = f"{model}.{composite}".rstrip(".")
+            missing = {k: h for k, h in hosts(python).items()
+                       if not (work / f"{cell}.{k}.json").exists() and (model == KIT or not h.small)}  # fmt: skip
+            if not missing:
+                continue
+            click.echo(cell)
+            folder = conformance.KIT if model == KIT else work / "folder"
+            if model != KIT:
+                shutil.rmtree(folder, ignore_errors=True)
+                prepare(model, composite, folder)
+            for key, host in missing.items():
+                measure(key, host, folder, work / f"{cell}.{key}.json")
+    shutil.rmtree(work / "folder", ignore_errors=True)
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One runtime on one or several cases: the worst errors, seconds a run (all cases together), or why it failed."""
+
+    scores: float = 0.0
+    relevance: float = 0.0
+    wrong: bool = False
+    seconds: float = math.nan
+    failed: str = ""
+
+    @property
+    def misses(self) -> bool:
+        """Whether anything is beyond its tolerance."""
+        return bool(self.failed) or self.wrong
+
+
+def gathered(cases: Sequence[Mapping[str, Any]]) -> Cell:
+    """The worst over cases."""
+    failed = [c["failed"] for c in cases if "failed" in c]
+    if failed:
+        return Cell(failed=failed[0])
+    worst = {"scores": 0.0, "relevance": 0.0}
+    for case in cases:
+        for name, error in case["errors"].items():
+            kind = conformance.kind_of(name, np.dtype("float32"))
+            if name != "explained":
+                worst[kind] = max(worst[kind], math.inf if error is None else error)
+    seconds = sum(c["seconds"] if c.get("seconds") is not None else math.nan for c in cases)
+    return Cell(**worst, wrong=any(c["missed"] for c in cases), seconds=seconds)
+
+
+def text(cell: Cell | None, base: Cell | None, timed: bool) -> str:
+    """A cell of the report; what misses is bold."""
+    if cell is None:
+        return "–"
+    if cell.failed:
+        return "**refused**"
+    said = f"{cell.scores:.0e} / {cell.relevance:.0e}".replace("e-0", "e-")
+    said = f"**{said}**" if cell.misses else said
+    known = timed and base is not None and base.seconds > 0 and math.isfinite(cell.seconds)
+    return f"{said}, {cell.seconds / base.seconds:.1f}×" if known and base else said
+
+
+def read(work: Path, cell: str, key: str) -> dict[str, Any] | None:
+    """What a runtime answered for a cell."""
+    path = work / f"{cell}.{key}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def table(rows: Mapping[str, Mapping[str, Cell]], keys: Sequence[str], titles: Mapping[str, str], timed: bool) -> str:
+    """Rows of cells as Markdown."""
+    lines = [f"| | {' | '.join(titles[k] for k in keys)} |", f"|---|{'---|' * len(keys)}"]
+    for name, cells in rows.items():
+        lines.append(f"| {name} | {' | '.join(text(cells.get(k), cells.get(BASE), timed) for k in keys)} |")
+    return "\n".join(lines)
+
+
+def kit_rows(work: Path, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
+    """The kit's cases, those of one explainer together."""
+    manifest = json.loads((conformance.KIT / "manifest.json").read_text())
+    rows: dict[str, dict[str, Cell]] = {}
+    for key in keys:
+        found = read(work, KIT, key)
+        for explainer in dict.fromkeys(c["explainer"] for c in manifest["cases"]) if found else ():
+            own = [found["cases"].get(c["name"], {"failed": "not run"}) for c in manifest["cases"]
+                   if found and c["explainer"] == explainer]  # fmt: skip
+            rows.setdefault(Path(explainer).stem, {})[key] = gathered(own)
+    return rows
+
+
+def large_rows(work: Path, model: str, keys: Sequence[str]) -> dict[str, dict[str, Cell]]:
+    """One model's composites."""
+    rows: dict[str, dict[str, Cell]] = {}
+    for composite in COMPOSITES:
+        found = {k: read(work, f"{model}.{composite}", k) for k in keys}
+        cells = {k: gathered(list(v["cases"].values())) for k, v in found.items() if v}
+        if cells:
+            rows[composite] = cells
+    return rows
+
+
+def misses(rows: Mapping[str, Mapping[str, Cell]], titles: Mapping[str, str]) -> Iterator[str]:
+    """A line for each cell that misses."""
+    for name, cells in rows.items():
+        for key, cell in cells.items():
+            if cell.misses:
+                why = cell.failed or f"logits {cell.scores:.1e}, relevance {cell.relevance:.1e}"
+                yield f"- {titles[key]}, {name}: {why}"
+
+
+def render(work: Path, python: str) -> str:
+    """The report."""
+    keys = [k for k in (*hosts(python), *_others(work)) if any(work.glob(f"*.{k}.json"))]
+    keys = list(dict.fromkeys(keys))
+    titles = {}
+    for key in keys:
+        titles[key] = json.loads(next(iter(sorted(work.glob(f"*.{key}.json")))).read_text())["runtime"]
+    kit = kit_rows(work, keys)
+    large = {m: large_rows(work, m, [k for k in keys if k != "reference"]) for m in MODELS}
+    parts = [HEAD.format(date=datetime.date.today(), machine=platform.machine(), python=platform.python_version())]
+    parts += ["## The conformance kit", KIT_TEXT, table(kit, keys, titles, timed=False)]
+    for model, rows in large.items():
+        if rows:
+            parts += [f"## {model}", table(rows, [k for k in keys if k != "reference"], titles, timed=True)]
+    missed = [*misses(kit, titles), *(line for rows in large.values() for line in misses(rows, titles))]
+    parts += ["## What misses", "\n".join(missed) if missed else "Nothing."]
+    if NOTES.exists():
+        parts.append(NOTES.read_text().strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def _others(work: Path) -> list[str]:
+    """Hosts whose results are there and that cannot be started from here."""
+    return sorted({p.suffixes[-2].lstrip(".") for p in work.glob("*.json") if len(p.suffixes) >= 2})
+
+
+HEAD = """# Do other runtimes give the same relevance?
+
+Every cell is *logits / relevance*: the largest error over the largest logit, and the relative L2 error of relevance
+(the worst sample), both against float64, computed by onnx's reference evaluator from the explainer with every float
+widened. At most 1e-5 / 1e-3 may be missed by; what misses is **bold** and explained below. The columns of ONNX Runtime
+with all optimisations and with the basic ones only show what float32 costs by itself. "×" is the time of a run over
+that of ONNX Runtime from Python in the same table; one thread each, medians of three runs, on a busy machine: a hint,
+no benchmark.
+
+Written by `python -m tools.portability` on {date} ({machine}, Python {python})."""
+
+KIT_TEXT = """Small networks at 32 × 32 pixels, every composite and every form of the contract
+([graphs/conformance](../../graphs/conformance/README.md))."""
+
+
+@click.command(help=__doc__)
+@click.option("--model", "models", multiple=True, type=click.Choice((KIT, *MODELS)), default=(KIT, *MODELS))
+@click.option("--composite", "composites", multiple=True, type=click.Choice(COMPOSITES), default=COMPOSITES)
+@click.option("--python", default=sys.executable, help="The interpreter that has the hosts' runtimes.")
+@click.option("--work", required=True, type=click.Path(path_type=Path), help="Where results are kept between runs.")
+@click.option("-o", "--out", default=REPORT, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
+def main(models: Sequence[str], composites: Sequence[str], python: str, work: Path, out: Path) -> None:
+    """Measure and report; see the module."""
+    work.mkdir(parents=True, exist_ok=True)
+    measure_all(models, composites, python, work.resolve())
+    out.write_text(render(work, python))
+    click.echo(f"Wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

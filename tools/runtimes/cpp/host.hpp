@@ -1,0 +1,27 @@
+// What the three files of this host share.
+#pragma once
+
+#include <onnxruntime_cxx_api.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+struct Pixels {
+    int width = 0, height = 0;
+    std::vector<uint8_t> rgb;  // three bytes a pixel, row by row
+};
+
+Ort::Session open(const std::string& path);
+
+// picture.cpp
+Pixels read_png(const std::string& path);
+void write_png(const std::string& path, const Pixels& picture);
+// The explainer's input from a picture, as the metadata onnxlrp.preprocess says; sets the tensor's shape.
+std::vector<float> prepare(const Pixels& picture, const nlohmann::json& way, std::vector<int64_t>& shape);
+// The first sample of relevance in colour: the pixels that `onnxlrp run --style heatmap` writes.
+Pixels draw(const float* relevance, const std::vector<int64_t>& shape, const std::string& layout);
+
+// kit.cpp: check this runtime against a conformance kit; the exit code.
+int check(const std::string& folder, const std::string& report, int repeat);
