@@ -1,0 +1,1 @@
+"""Where ONNX Runtime would put each node on a GPU machine, found out without one."""
