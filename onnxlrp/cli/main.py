@@ -18,6 +18,7 @@ from onnxlrp.cli.page import page
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
 from onnxlrp.cli.table import printable
+from onnxlrp.cli.triton import triton
 from onnxlrp.errors import OnnxLrpError, RunError
 
 DEBUG = "ONNXLRP_DEBUG"
@@ -84,6 +85,7 @@ for command, purpose in (
     (convert, "Write an explainer: the classifier, and relevance too."),
     (run, "Explain pictures: heatmaps, and a table of the classes."),
     (page, "Write a web page that explains pictures in the browser."),
+    (triton, "Put an explainer into a model repository of Triton."),
     (composites, "List the composites: which layer gets which rule."),
     (rules, "List the rules: formula, parameters, paper."),
 ):

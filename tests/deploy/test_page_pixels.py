@@ -1,6 +1,6 @@
 """The page's own decoding, resizing and normalisation against Pillow's and onnxlrp's, number for number.
 
-Pictures that need no resizing are exactly equal. Resizing rounds to float32 between rows and columns; the page does rows
+Without resizing they are exactly equal. Resizing rounds to float32 between rows and columns: the page does rows
 first, Pillow 13 for some sizes columns, and then the last bit of a float differs.
 """
 
@@ -91,7 +91,7 @@ def prepared(desk: Page, data: bytes, name: str, way: dict[str, Any]) -> tuple[A
 def compare(
     desk: Page, data: bytes, name: str, folder: Path, stated: Preprocessing, channels: int
 ) -> tuple[Array, Array]:
-    """How far the page is from `onnxlrp run`: the values, relative to the largest possible; what is shown, in levels."""
+    """How far the page is from `onnxlrp run`: the values, of the largest possible; what is shown, in levels."""
     path = folder / name
     path.write_bytes(data)
     height, width = stated.size or (0, 0)
