@@ -50,7 +50,9 @@ WAYS: Mapping[str, Preprocessing] = {  # how pictures become the input of each n
     "resnet": IMAGENET,
     "keras": Preprocessing(layout="NHWC"),
 }
-ONLY_ON_VGG = ("montavon_vgg", "epsilon", "epsilon_alpha2_beta1", "deconvnet")  # the kit has to stay small
+ONLY_ON_VGG = (  # the kit has to stay small
+    "montavon_vgg", "epsilon", "epsilon_alpha2_beta1", "deconvnet", "excitation_backprop", "guided_backprop",
+)  # fmt: skip
 LABELS = ("circle", "square", "triangle", "star", "cross")
 
 
@@ -90,6 +92,11 @@ def cases() -> Iterator[Case]:
     yield Case("resnet.residual-ratio", "resnet", {"residual": "ratio", "composite": "epsilon_plus"})
     yield Case("keras.epsilon_plus_flat", "keras", {"heatmap": True}, asked=((-1,), (3, 1)))
     yield Case("keras.epsilon_gamma_box", "keras", {"composite": "epsilon_gamma_box"}, batch=1)
+    drawn = {"render": "overlay", "embed_preprocessing": True}
+    yield Case("vgg.overlay", "vgg", drawn, asked=((-1, 2),))
+    yield Case("resnet.overlay", "resnet", drawn, batch=1)
+    yield Case("keras.overlay", "keras", {**drawn, "cmap": "coldnhot"})
+    yield Case("resnet.heatmap-drawn", "resnet", {"render": "heatmap", "composite": "epsilon_gamma_box"})
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
@@ -250,7 +257,8 @@ def _feeds(case: Case, model: ModelProto, targets: tuple[int, ...]) -> dict[str,
     way = WAYS[case.network]
     image = np.stack([prepared(picture(i), way) for i in range(count)])
     asked = np.array([targets] if several else targets, np.int64)
-    known = {"image": image, "target": asked, **case.feeds}
+    pixels = np.stack([picture(i) for i in range(count)])
+    known = {"image": image, "pixels": pixels, "target": asked, **case.feeds}
     return {i.name: known[i.name] for i in model.graph.input}
 
 
