@@ -15,14 +15,14 @@ cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "-1")))
 
 
 def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
-    """A net. It does not say what inputs it has, so the file is asked."""
-    taken, _ = picture.ports(path)
+    """A net. It does not say what inputs and outputs it has, so the file is asked; all outputs must be asked for."""
+    taken, given = picture.ports(path)
     net = cv2.dnn.readNetFromONNX(str(path))
 
     def run(feeds: kit.Feeds) -> Mapping[str, np.ndarray]:
         for name in taken:
             net.setInput(feeds[name], name)
-        return dict(zip(outputs, net.forward(outputs), strict=True))
+        return dict(zip(given, net.forward(given), strict=True))
 
     return run
 

@@ -1,0 +1,69 @@
+"""The hosts of tools/runtimes that can run here, and how each is started; why the others cannot."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KIT = ROOT / "graphs" / "conformance"
+HOSTS = ROOT / "tools" / "runtimes"
+PYTHON = os.environ.get("CONFORMANCE_PYTHON", sys.executable)  # an interpreter that has the runtimes
+MODULES = {
+    "onnxruntime": "onnxruntime",
+    "reference": "onnx",
+    "openvino": "openvino",
+    "opencv": "cv2",
+    "tract": "tract",
+}
+NAMES = (*MODULES, "node", "web", "cpp")
+INSTALL = "tools/runtimes/install DIR, then set CONFORMANCE_PYTHON=DIR/bin/python"
+
+
+def command(name: str) -> tuple[list[str], dict[str, str]]:
+    """The words that start a host, and its environment; skips the test where it cannot be started."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    missing = _missing(name)
+    if missing:
+        pytest.skip(f"{missing}; install it with {INSTALL}")
+    if name in MODULES:
+        return [PYTHON, str(HOSTS / "python" / f"with_{name}.py")], environment
+    if name == "cpp":
+        return [str(HOSTS / "cpp" / "build" / "explain")], environment
+    return ["node", str(HOSTS / "node" / "explain.mjs")], environment | ({"RUNTIME": "web"} if name == "web" else {})
+
+
+@functools.cache
+def _missing(name: str) -> str:
+    """What keeps a host from running, "" where nothing does."""
+    if name in MODULES:
+        asked = [PYTHON, "-c", f"import {MODULES[name]}, PIL"]
+        return "" if subprocess.run(asked, capture_output=True).returncode == 0 else f"{PYTHON} has no {MODULES[name]}"
+    if name == "cpp":
+        return "" if (HOSTS / "cpp" / "build" / "explain").exists() else "the C++ host is not built"
+    if shutil.which("node") is None:
+        return "there is no node"
+    return "" if (HOSTS / "node" / "node_modules" / "pngjs").exists() else "the Node host's packages are not there"
+
+
+def run(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Start a host and wait for it."""
+    start, environment = command(name)
+    return subprocess.run(
+        [*start, *map(str, words)], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def heatmap(name: str, explainer: Path, picture: Path, out: Path) -> Sequence[str]:
+    """Let a host draw the heatmap of a picture; what it said."""
+    option = ["-o", out] if name in MODULES else [out]
+    done = run(name, explainer, picture, *option)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()

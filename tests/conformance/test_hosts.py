@@ -1,0 +1,69 @@
+"""Other runtimes give the kit's answers, and a user of theirs gets the picture that `onnxlrp run` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import onnxlrp
+from onnxlrp.cli.main import main
+from tests.conformance import hosts
+
+# OpenCV 5.0.0 refuses a convolution of a constant (tools/runtimes/python/MISSES.md).
+CONSTANT_CONVOLUTIONS = {
+    "vgg.epsilon_gamma_box",
+    "vgg.montavon_vgg",
+    "vgg.seed",
+    "resnet.epsilon_gamma_box",
+    "resnet.seed",
+    "resnet.heatmap-drawn",
+    "keras.epsilon_gamma_box",
+}
+REFUSED = {"opencv": CONSTANT_CONVOLUTIONS}
+
+
+@pytest.mark.parametrize("name", hosts.NAMES)
+def test_the_kit_holds(name: str) -> None:
+    done = hosts.run(name, "check", hosts.KIT)
+    lines = [line.split(None, 2) for line in done.stdout.splitlines()]
+    assert {words[0] for words in lines} & {"MISS"} == set(), done.stdout
+    assert {words[1] for words in lines if words[0] == "FAIL"} == REFUSED.get(name, set()), done.stdout + done.stderr
+    assert done.returncode == (1 if name in REFUSED else 0), done.stdout + done.stderr
+    assert sum(words[0] == "ok" for words in lines) > 30
+
+
+@pytest.fixture(scope="module")
+def explainers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """Explainers and a picture for each: colour in both layouts, and the grey slices of the trained network."""
+    models = hosts.ROOT / "graphs" / "models"
+    grey = tmp_path_factory.mktemp("explainers") / "mri_vgg.lrp.onnx"
+    onnxlrp.convert(models / "mri_vgg.onnx").save(grey)
+    small = hosts.KIT / "pictures" / "picture.png"
+    return {
+        "planes": (hosts.KIT / "explainers" / "resnet.epsilon_plus_flat.onnx", small),
+        "pixels": (hosts.KIT / "explainers" / "keras.epsilon_plus_flat.onnx", small),
+        "grey": (grey, models / "samples" / "bright-lesion-1.png"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["planes", "pixels", "grey"])
+@pytest.mark.parametrize("name", hosts.NAMES)
+def test_the_heatmap_is_that_of_onnxlrp_run(
+    name: str, kind: str, explainers: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """That the drawing is the same to the bit is checked on given relevance, by each `check`. Here the relevance comes
+    from another runtime, so a value on the border of two of the 257 colours may fall on its other side."""
+    explainer, picture = explainers[kind]
+    said = hosts.heatmap(name, explainer, picture, tmp_path / "host.png")
+    words = ["run", str(explainer), str(picture), "--style", "heatmap", "-o", str(tmp_path / "own"), "--device", "cpu"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    (own,) = (tmp_path / "own").glob("*.png")
+    a, b = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (tmp_path / "host.png", own))
+    assert a.shape == b.shape
+    assert (a != b).any(axis=2).mean() <= 0.001 and np.abs(a - b).max() <= 8
+    label = own.stem.removeprefix(f"{picture.stem}.").replace("-", " ")
+    assert f"({label})" in said[-1]
