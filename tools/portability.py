@@ -263,13 +263,13 @@ def misses(rows: Mapping[str, Mapping[str, Cell]], titles: Mapping[str, str]) ->
 
 
 def _why(cell: Cell, nudged: Cell | None) -> str:
-    """Whether a miss is the explanation's own jump or the runtime's."""
+    """Whether a miss is the explanation's own jump (or the classifier's own rounding) or the runtime's fault."""
     said = f"logits {cell.scores:.1e}, relevance {cell.relevance:.1e}"
-    if nudged is None or cell.scores > conformance.TOLERANCES["scores"]["limit"]:  # type: ignore[operator]
+    if nudged is None:
         return f"{said}, **unexplained**"
-    if nudged.relevance * 3 > cell.relevance:
-        return f"{said}; ill-conditioned, a nudge of 1e-6 does the same to ONNX Runtime ({nudged.relevance:.1e})"
-    return f"{said}, **unexplained**: a nudge of 1e-6 moves ONNX Runtime by {nudged.relevance:.1e} only"
+    moved = f"a nudge of 1e-6 moves ONNX Runtime by {nudged.scores:.1e} and {nudged.relevance:.1e}"
+    alike = nudged.scores * 3 > cell.scores and nudged.relevance * 3 > cell.relevance
+    return f"{said}; ill-conditioned: {moved}" if alike else f"{said}, **unexplained**: {moved} only"
 
 
 def render(work: Path, python: str) -> str:
