@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,23 @@ def test_the_download_is_what_is_shown(page: Page) -> None:
     shown = canvas(page, "heatmap")
     assert pixels.shape == (512, 512, 3)
     assert np.array_equal(pixels, shown.repeat(4, axis=0).repeat(4, axis=1))
+
+
+def test_a_browser_without_webassembly_is_told(browser: Browser, exported: Path) -> None:
+    """Before anything is chosen; the page itself stands."""
+    page = Page(browser)
+    page.call("Page.addScriptToEvaluateOnNewDocument", source="delete globalThis.WebAssembly")
+    page.open(exported.joinpath("index.html").as_uri())
+    page.wait("!document.getElementById('alert').hidden")
+    assert "This browser has no WebAssembly" in text(page, "alert")
+    assert page.run("document.getElementById('progress').hidden")
+
+
+def test_a_file_that_was_not_copied_is_named(browser: Browser, exported: Path, tmp_path: Path) -> None:
+    """A page is a folder; whoever moves it may leave a part behind."""
+    moved = shutil.copytree(exported, tmp_path / "moved")
+    (moved / "parts" / "model.0.js").unlink()
+    page = Page(browser)
+    page.open(moved.joinpath("index.html").as_uri())
+    page.wait("!document.getElementById('alert').hidden")
+    assert "parts/model.0.js is missing. Copy the whole folder again." in text(page, "alert")

@@ -9,10 +9,12 @@ onnxlrp.engine = (() => {
   const ARRAYS = { float32: Float32Array, float64: Float64Array, float16: globalThis.Float16Array, uint8: Uint8Array };
   let worker = null, asked = new Map(), count = 0;
 
-  /** The backends that this page brings and this browser may have, the preferred one first. */
+  /** The backends that this page brings and this browser has, the preferred one first. */
   async function backends() {
-    const gpu = await navigator.gpu?.requestAdapter().catch(() => null);
-    return Object.keys(NAMES).filter((b) => onnxlrp.parts[`${b}.wasm`] && (b !== "webgpu" || gpu));
+    const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+    const soft = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter; // computes on the CPU, far slower
+    const found = adapter ? ["webgpu", "wasm"] : ["wasm"];
+    return (soft ? found.reverse() : found).filter((backend) => onnxlrp.parts[`${backend}.wasm`]);
   }
 
   /** Load the explainer; resolves to the name of the backend. With `choice` "auto", the first that starts. */
@@ -48,7 +50,8 @@ onnxlrp.engine = (() => {
       return loaded;
     };
     const [wasm, model] = [await load(`${backend}.wasm`), await load("model")];
-    const [script, glue, ours] = await Promise.all([`${backend}.script`, `${backend}.glue`, "worker"].map((p) => loading.part(p)));
+    const small = [`${backend}.script`, `${backend}.glue`, "worker"].map((name) => loading.part(name));
+    const [script, glue, ours] = await Promise.all(small);
     const address = URL.createObjectURL(new Blob([script, "\n", ours], { type: "text/javascript" }));
     worker = new Worker(address);
     worker.onmessage = ({ data: { id, ...answer } }) => settle(id, answer);

@@ -12,7 +12,8 @@ async function open({ glue, wasm, model, backend }) {
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, self.navigator.hardwareConcurrency || 1) : 1;
   ort.env.wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([glue], { type: "text/javascript" })) };
   ort.env.wasm.wasmBinary = wasm;
-  session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: [backend] });
+  const options = { executionProviders: [backend], logSeverityLevel: 3 }; // errors
+  session = await ort.InferenceSession.create(new Uint8Array(model), options);
   return { inputs: session.inputNames };
 }
 

@@ -84,6 +84,11 @@ class Browser:
         os.close(self._in)
         self._folder.cleanup()
 
+    @property
+    def version(self) -> str:
+        """Its name and version."""
+        return str(self.call("Browser.getVersion")["product"])
+
     def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; events that come before it are kept in `events`."""
         number = next(self._numbers)
