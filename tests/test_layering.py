@@ -14,7 +14,21 @@ from onnxlrp.layers.registry import DEFINITIONS, defines
 PACKAGE = Path(__file__).parents[1] / "onnxlrp"
 
 # From the ground up. `onnxlrp` is the public front door (`__init__.py`, `heatmap.py`): what users import.
-ROOMS = ("errors", "files", "look", "contract", "graph", "rules", "layers", "explain", "run", "measure", "deploy", "onnxlrp", "cli")
+ROOMS = (
+    "errors",
+    "files",
+    "look",
+    "contract",
+    "graph",
+    "rules",
+    "layers",
+    "explain",
+    "run",
+    "measure",
+    "deploy",
+    "onnxlrp",
+    "cli",
+)
 FRONT_DOOR = "onnxlrp"
 FRONT_DOORS = ("__init__.py", "heatmap.py")
 BACK_DOORS = {"__main__.py": "cli"}  # `python -m onnxlrp`
