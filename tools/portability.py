@@ -15,8 +15,10 @@ import math
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +40,9 @@ KIT = "kit"
 BASE = "onnxruntime"
 MODELS: Mapping[str, int] = {"resnet18": 2, "resnet50": 1, "vgg16": 1}  # how many pictures; float64 takes its time
 COMPOSITES = ("epsilon_plus_flat", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat", "gradient")
-TIMED = 3
+TIMED, ROUNDS = 5, 5
+TIMED_CELL = ("resnet18", "epsilon_plus_flat")
+TIMES = "times"  # no .json: it is no cell
 NUDGES, NUDGE = 8, 1e-6
 NUDGED = "nudged"
 
@@ -106,8 +110,7 @@ def nudged(folder: Path, result: Path) -> None:
         errors = dict.fromkeys(expected, 0.0)
         for seed in range(NUDGES):
             state = np.random.RandomState(seed)
-            fed = {k: v * (1 + NUDGE * state.uniform(-1, 1, v.shape)).astype(v.dtype) if v.ndim == 4 else v
-                   for k, v in feeds.items()}  # fmt: skip
+            fed = {k: _nudge(v, state) for k, v in feeds.items()}
             for entry, found in zip(case["outputs"], session.run(list(expected), fed), strict=True):
                 name, measure = entry["name"], manifest["tolerances"][entry["tolerance"]]["measure"]
                 errors[name] = max(errors[name], kit.difference(measure, found, expected[name]))
@@ -116,7 +119,13 @@ def nudged(folder: Path, result: Path) -> None:
     result.write_text(json.dumps({"runtime": title, "cases": cases}))
 
 
-def prepare(model: str, composite: str, folder: Path) -> None:
+def _nudge(values: np.ndarray, state: np.random.RandomState) -> np.ndarray:
+    """An image input, every value changed by up to a millionth of itself; other inputs as they are."""
+    image = values.ndim == 4 and values.dtype == np.float32
+    return (values * (1 + NUDGE * state.uniform(-1, 1, values.shape))).astype(np.float32) if image else values
+
+
+def prepare(model: str, composite: str, folder: Path, work: Path) -> None:
     """Write one large explainer, its pictures and its float64 answers, in the form of the kit."""
     import torch
 
@@ -124,7 +133,7 @@ def prepare(model: str, composite: str, folder: Path) -> None:
 
     folder.mkdir(parents=True)
     torch.set_num_threads(1)
-    path, way = folder.parent / f"{model}.onnx", PREPROCESS_PRESETS["imagenet"]
+    path, way = work / f"{model}.onnx", PREPROCESS_PRESETS["imagenet"]
     if not path.exists():
         zoo.legacy(zoo.build(model), zoo.images(2), path)
     onnxlrp.convert(path, composite=composite, preprocess=way).save(folder / "explainer.onnx")
@@ -149,6 +158,22 @@ def prepare(model: str, composite: str, folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def measure_times(python: str, work: Path) -> None:
+    """Time the hosts on one large explainer, in turns, so that what else the machine does meets all of them."""
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        folder, turn = Path(scratch) / "folder", Path(scratch) / "turn.json"
+        prepare(*TIMED_CELL, folder, work)
+        for _ in range(ROUNDS):
+            for key, host in hosts(python).items():
+                if not host.small:
+                    turn.unlink(missing_ok=True)
+                    measure(key, host, folder, turn)
+                    cases = json.loads(turn.read_text())["cases"]
+                    seconds.setdefault(key, []).append(sum(c["seconds"] for c in cases.values()) / len(cases))
+    (work / TIMES).write_text(json.dumps(seconds))
+
+
 def measure_all(models: Sequence[str], composites: Sequence[str], python: str, work: Path) -> None:
     """Measure what has not been measured."""
     for model in models:
@@ -159,14 +184,13 @@ def measure_all(models: Sequence[str], composites: Sequence[str], python: str, w
             if not missing and (work / f"{cell}.{NUDGED}.json").exists():
                 continue
             click.echo(cell)
-            folder = conformance.KIT if model == KIT else work / "folder"
-            if model != KIT:
-                shutil.rmtree(folder, ignore_errors=True)
-                prepare(model, composite, folder)
-            nudged(folder, work / f"{cell}.{NUDGED}.json")
-            for key, host in missing.items():
-                measure(key, host, folder, work / f"{cell}.{key}.json")
-    shutil.rmtree(work / "folder", ignore_errors=True)
+            with tempfile.TemporaryDirectory(dir=work) as scratch:
+                folder = conformance.KIT if model == KIT else Path(scratch) / "folder"
+                if model != KIT:
+                    prepare(model, composite, folder, work)
+                nudged(folder, work / f"{cell}.{NUDGED}.json")
+                for key, host in missing.items():
+                    measure(key, host, folder, work / f"{cell}.{key}.json")
 
 
 # -- the report -------------------------------------------------------------------------------------------------------
@@ -204,16 +228,14 @@ def gathered(cases: Sequence[Mapping[str, Any]]) -> Cell:
     return Cell(worst["scores"], worst["relevance"], wrong, seconds)
 
 
-def text(cell: Cell | None, base: Cell | None, timed: bool) -> str:
+def text(cell: Cell | None) -> str:
     """A cell of the report; what misses is bold."""
     if cell is None:
         return "–"
     if cell.failed:
         return "**refused**"
     said = f"{cell.scores:.0e} / {cell.relevance:.0e}".replace("e-0", "e-")
-    said = f"**{said}**" if cell.misses else said
-    known = timed and base is not None and base.seconds > 0 and math.isfinite(cell.seconds)
-    return f"{said}, {cell.seconds / base.seconds:.1f}×" if known and base else said
+    return f"**{said}**" if cell.misses else said
 
 
 def read(work: Path, cell: str, key: str) -> dict[str, Any] | None:
@@ -222,11 +244,21 @@ def read(work: Path, cell: str, key: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def table(rows: Mapping[str, Mapping[str, Cell]], keys: Sequence[str], titles: Mapping[str, str], timed: bool) -> str:
+def table(rows: Mapping[str, Mapping[str, Cell]], keys: Sequence[str], titles: Mapping[str, str]) -> str:
     """Rows of cells as Markdown."""
     lines = [f"| | {' | '.join(titles[k] for k in keys)} |", f"|---|{'---|' * len(keys)}"]
-    for name, cells in rows.items():
-        lines.append(f"| {name} | {' | '.join(text(cells.get(k), cells.get(BASE), timed) for k in keys)} |")
+    return "\n".join([*lines, *(f"| {n} | {' | '.join(text(c.get(k)) for k in keys)} |" for n, c in rows.items())])
+
+
+def times(work: Path, titles: Mapping[str, str]) -> str:
+    """The time of a run over ONNX Runtime's, the medians of the rounds and their range."""
+    seconds = json.loads((work / TIMES).read_text())
+    base = statistics.median(seconds[BASE])
+    lines = ["| runtime | ms | × |", "|---|---|---|"]
+    for key, own in seconds.items():
+        middle = statistics.median(own)
+        spread = f"{min(own) * 1e3:.0f}–{max(own) * 1e3:.0f}"
+        lines.append(f"| {titles.get(key, key)} | {middle * 1e3:.0f} ({spread}) | {middle / base:.1f} |")
     return "\n".join(lines)
 
 
@@ -254,22 +286,32 @@ def large_rows(work: Path, model: str, keys: Sequence[str]) -> dict[str, dict[st
     return rows
 
 
-def misses(rows: Mapping[str, Mapping[str, Cell]], titles: Mapping[str, str]) -> Iterator[str]:
-    """A line for each cell that misses."""
+def misses(rows: Mapping[str, Mapping[str, Cell]], titles: Mapping[str, str], model: str) -> Iterator[str]:
+    """A line for each row in which a runtime misses, and one for each runtime that refuses."""
+    refused: dict[tuple[str, str], list[str]] = {}
     for name, cells in rows.items():
         for key, cell in cells.items():
-            if cell.misses:
-                yield f"- {titles[key]}, {name}: {cell.failed.split('error: ')[-1] or _why(cell, cells.get(NUDGED))}"
+            if cell.failed:
+                refused.setdefault((key, cell.failed.split("error: ")[-1]), []).append(name)
+        wrong = {k: c for k, c in cells.items() if c.misses and not c.failed}
+        for verdict, apart in _verdicts(wrong, cells.get(NUDGED)).items():
+            said = ", ".join(f"{titles[k]} {c.scores:.1e} / {c.relevance:.1e}" for k, c in apart.items())
+            yield f"- {model}, {name}: {said}. {verdict}"
+    for (key, reason), names in refused.items():
+        yield f"- {model}: {titles[key]} refuses {', '.join(names)}: `{reason}`"
 
 
-def _why(cell: Cell, nudged: Cell | None) -> str:
-    """Whether a miss is the explanation's own jump (or the classifier's own rounding) or the runtime's fault."""
-    said = f"logits {cell.scores:.1e}, relevance {cell.relevance:.1e}"
-    if nudged is None:
-        return f"{said}, **unexplained**"
-    moved = f"a nudge of 1e-6 moves ONNX Runtime by {nudged.scores:.1e} and {nudged.relevance:.1e}"
-    alike = nudged.scores * 3 > cell.scores and nudged.relevance * 3 > cell.relevance
-    return f"{said}; ill-conditioned: {moved}" if alike else f"{said}, **unexplained**: {moved} only"
+def _verdicts(wrong: Mapping[str, Cell], nudged: Cell | None) -> dict[str, dict[str, Cell]]:
+    """Whether misses are the explanation's own jumps (or the classifier's own rounding) or a runtime's fault."""
+    found: dict[str, dict[str, Cell]] = {}
+    for key, cell in wrong.items():
+        verdict = "**Unexplained.**"
+        if nudged is not None:
+            moved = f"a nudge of 1e-6 moves ONNX Runtime by {nudged.scores:.1e} / {nudged.relevance:.1e}"
+            alike = nudged.scores * 3 > cell.scores and nudged.relevance * 3 > cell.relevance
+            verdict = f"Ill-conditioned: {moved}." if alike else f"**Unexplained**: {moved} only."
+        found.setdefault(verdict, {})[key] = cell
+    return found
 
 
 def render(work: Path, python: str) -> str:
@@ -283,11 +325,13 @@ def render(work: Path, python: str) -> str:
     kit = kit_rows(work, keys)
     large = {m: large_rows(work, m, [k for k in keys if k != "reference"]) for m in MODELS}
     parts = [HEAD.format(date=datetime.date.today(), machine=platform.machine(), python=platform.python_version())]
-    parts += ["## The conformance kit", KIT_TEXT, table(kit, keys, titles, timed=False)]
+    parts += ["## The conformance kit", KIT_TEXT, table(kit, keys, titles)]
     for model, rows in large.items():
         if rows:
-            parts += [f"## {model}", table(rows, [k for k in keys if k != "reference"], titles, timed=True)]
-    missed = [*misses(kit, titles), *(line for rows in large.values() for line in misses(rows, titles))]
+            parts += [f"## {model}", table(rows, [k for k in keys if k != "reference"], titles)]
+    if (work / TIMES).exists():
+        parts += ["## Time", TIME_TEXT.format(*TIMED_CELL), times(work, titles)]
+    missed = [*misses(kit, titles, KIT), *(line for m, rows in large.items() for line in misses(rows, titles, m))]
     parts += ["## What misses", "\n".join(missed) if missed else "Nothing."]
     if NOTES.exists():
         parts.append(NOTES.read_text().strip())
@@ -308,9 +352,7 @@ all optimisations and with the basic ones only show what float32 costs by itself
 conditioned the explanation is: ONNX Runtime again, the worst of eight runs in which every pixel is changed by up to a
 millionth of itself. Where that moves relevance by far more than a millionth, a maximum or a zero crossing inside the
 network is nearly tied, relevance jumps there, and every runtime that rounds in another order lands on a side of its
-own. "×" is the time of a run over
-that of ONNX Runtime from Python in the same table; one thread each, medians of three runs, on a busy machine: a hint,
-no benchmark.
+own.
 
 Written by `python -m tools.portability` on {date} ({machine}, Python {python})."""
 
@@ -318,16 +360,23 @@ KIT_TEXT = """Small networks at 32 × 32 pixels, every composite and every form 
 ([graphs/conformance](../../graphs/conformance/README.md))."""
 
 
+TIME_TEXT = """A run of {0} with {1}, batch 1, one thread each, in turns: the median of five rounds and their range, and
+that median over ONNX Runtime's from Python. The machine had other work to do: a hint, no benchmark."""
+
+
 @click.command(help=__doc__)
 @click.option("--model", "models", multiple=True, type=click.Choice((KIT, *MODELS)), default=(KIT, *MODELS))
 @click.option("--composite", "composites", multiple=True, type=click.Choice(COMPOSITES), default=COMPOSITES)
 @click.option("--python", default=sys.executable, help="The interpreter that has the hosts' runtimes.")
 @click.option("--work", required=True, type=click.Path(path_type=Path), help="Where results are kept between runs.")
+@click.option("--times", "timed", is_flag=True, help="Time the hosts again.")
 @click.option("-o", "--out", default=REPORT, show_default=True, type=click.Path(path_type=Path, dir_okay=False))
-def main(models: Sequence[str], composites: Sequence[str], python: str, work: Path, out: Path) -> None:
+def main(models: Sequence[str], composites: Sequence[str], python: str, work: Path, timed: bool, out: Path) -> None:
     """Measure and report; see the module."""
     work.mkdir(parents=True, exist_ok=True)
     measure_all(models, composites, python, work.resolve())
+    if timed:
+        measure_times(python, work.resolve())
     out.write_text(render(work, python))
     click.echo(f"Wrote {out}")
 
