@@ -305,11 +305,15 @@ def _verdicts(wrong: Mapping[str, Cell], nudged: Cell | None) -> dict[str, dict[
     """Whether misses are the explanation's own jumps (or the classifier's own rounding) or a runtime's fault."""
     found: dict[str, dict[str, Cell]] = {}
     for key, cell in wrong.items():
-        verdict = "**Unexplained.**"
+        verdict = "**Not nudged.**"
         if nudged is not None:
             moved = f"a nudge of 1e-6 moves ONNX Runtime by {nudged.scores:.1e} / {nudged.relevance:.1e}"
-            alike = nudged.scores * 3 > cell.scores and nudged.relevance * 3 > cell.relevance
-            verdict = f"Ill-conditioned: {moved}." if alike else f"**Unexplained**: {moved} only."
+            alike = all(
+                getattr(nudged, kind) * 3 > getattr(cell, kind)
+                for kind in ("scores", "relevance")
+                if getattr(cell, kind) > conformance.TOLERANCES[kind]["limit"]
+            )
+            verdict = f"Ill-conditioned: {moved}." if alike else f"**Not conditioning**: {moved} only."
         found.setdefault(verdict, {})[key] = cell
     return found
 
