@@ -85,4 +85,4 @@ def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Valu
     if rule.smooth is not None:
         x = build.tensor(layer.inputs[0])
         return build.op("Mul", result, build.op("Sigmoid", build.op("Mul", x, build.constant(rule.smooth, x))))
-    return build.op("Mul", result, layer.derivative()) if rule.derivative else result
+    return layer.times_derivative(result) if rule.derivative else result

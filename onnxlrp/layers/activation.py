@@ -1,4 +1,8 @@
-"""Elementwise activations y = f(x): relevance passes; some rules multiply by f'(x)."""
+"""Elementwise activations y = f(x): relevance passes; some rules multiply it by f'(x).
+
+Each definition is that product, g ⊙ f'(x), in the fewest passes over a tensor. What f' depends on is read from y where
+it can be: y is what the classifier computes and keeps, x is often fused away.
+"""
 
 from __future__ import annotations
 
@@ -12,60 +16,63 @@ from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
 
-Derivative = Callable[[Builder, Value, Value, dict[str, Any]], Value]
+Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
 
 
-def _step(build: Builder, condition: Value, above: float, below: float, like: Value) -> Value:
-    return build.op("Where", condition, build.constant(above, like), build.constant(below, like))
+def _kept(build: Builder, g: Value, condition: Value) -> Value:
+    """g where the condition holds, else 0."""
+    return build.op("Where", condition, g, build.constant(0.0, g))
 
 
-def _relu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    return _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, 0.0, x)
+def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    return _kept(build, g, build.op("Greater", y, build.constant(0.0, y)))
 
 
-def _leaky_relu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    slope = float(given.get("alpha", 0.01))
-    return _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, slope, x)
+def _leaky_relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    slope = build.constant(float(given.get("alpha", 0.01)), x)
+    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), g, build.op("Mul", g, slope))
 
 
-def _sigmoid(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+def _sigmoid(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """y (1 - y)."""
-    return build.op("Mul", y, build.op("Sub", build.constant(1.0, y), y))
+    return build.op("Mul", g, build.op("Mul", y, build.op("Sub", build.constant(1.0, y), y)))
 
 
-def _tanh(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+def _tanh(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """1 - y²."""
-    return build.op("Sub", build.constant(1.0, y), build.op("Mul", y, y))
+    return build.op("Mul", g, build.op("Sub", build.constant(1.0, y), build.op("Mul", y, y)))
 
 
-def _softplus(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    return build.op("Sigmoid", x)
+def _softplus(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    return build.op("Mul", g, build.op("Sigmoid", x))
 
 
-def _elu(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+def _elu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """1 above zero, y + alpha below."""
     below = build.op("Add", y, build.constant(float(given.get("alpha", 1.0)), y))
-    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), build.constant(1.0, x), below)
+    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), g, build.op("Mul", g, below))
 
 
-def _inside(build: Builder, x: Value, low: float, high: float) -> Value:
-    above = build.op("Greater", x, build.constant(low, x))
-    return build.op("And", above, build.op("Less", x, build.constant(high, x)))
+def _inside(build: Builder, v: Value, low: float, high: float) -> Value:
+    """Whether low < v < high; a bound that is infinite is none."""
+    sides = [build.op("Greater", v, build.constant(low, v))] if low > -np.inf else []
+    sides += [build.op("Less", v, build.constant(high, v))] if high < np.inf else []
+    return sides[0] if len(sides) == 1 else build.op("And", *sides)
 
 
-def _hard_sigmoid(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    alpha = float(given.get("alpha", 0.2))
-    return _step(build, _inside(build, y, 0.0, 1.0), alpha, 0.0, x)
+def _hard_sigmoid(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    alpha = build.constant(float(given.get("alpha", 0.2)), g)
+    return _kept(build, build.op("Mul", g, alpha), _inside(build, y, 0.0, 1.0))
 
 
-def _hard_swish(build: Builder, x: Value, y: Value, given: dict[str, Any]) -> Value:
+def _hard_swish(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """(2x + 3) / 6 within (-3, 3), 0 below, 1 above."""
     slope = build.op("Add", build.op("Mul", x, build.constant(1 / 3, x)), build.constant(0.5, x))
-    outside = _step(build, build.op("Greater", x, build.constant(0.0, x)), 1.0, 0.0, x)
-    return build.op("Where", _inside(build, x, -3.0, 3.0), slope, outside)
+    outside = _kept(build, g, build.op("Greater", x, build.constant(0.0, x)))
+    return build.op("Where", _inside(build, x, -3.0, 3.0), build.op("Mul", g, slope), outside)
 
 
-DERIVATIVES: dict[str, Derivative] = {
+PRODUCTS: dict[str, Product] = {
     "Relu": _relu,
     "LeakyRelu": _leaky_relu,
     "Sigmoid": _sigmoid,
@@ -77,11 +84,11 @@ DERIVATIVES: dict[str, Derivative] = {
 }
 
 
-@defines(*DERIVATIVES)
+@defines(*PRODUCTS)
 def elementwise(node: NodeProto, build: Builder) -> Activation:
     """An activation that is an operator of its own."""
-    rule = DERIVATIVES[node.op_type]
-    return _activation(node, build, node.input[0], lambda x, y: rule(build, x, y, attributes(node)))
+    product = PRODUCTS[node.op_type]
+    return _activation(node, build, node.input[0], lambda g, x, y: product(build, g, x, y, attributes(node)))
 
 
 @defines("Clip")
@@ -91,14 +98,10 @@ def clip(node: NodeProto, build: Builder) -> Activation:
     low = -np.inf if bounds[0] is None else float(bounds[0])
     high = np.inf if bounds[1] is None else float(bounds[1])
 
-    def derivative(x: Value, y: Value) -> Value:
-        inside = [build.op("Greater", x, build.constant(low, x))] if low > -np.inf else []
-        inside += [build.op("Less", x, build.constant(high, x))] if high < np.inf else []
-        if not inside:
-            return build.constant(1.0, x)
-        return _step(build, inside[0] if len(inside) == 1 else build.op("And", *inside), 1.0, 0.0, x)
+    def product(g: Value, x: Value, y: Value) -> Value:
+        return g if low == -np.inf and high == np.inf else _kept(build, g, _inside(build, y, low, high))
 
-    return _activation(node, build, node.input[0], derivative, rectifies=low == 0 and high == np.inf)
+    return _activation(node, build, node.input[0], product, rectifies=low == 0 and high == np.inf)
 
 
 @defines("Max")
@@ -108,18 +111,19 @@ def maximum(node: NodeProto, build: Builder) -> Activation:
     others = [build.facts.value(i) for i in node.input if not build.facts.carries(i)]
     if len(carriers) != 1 or len(others) != 1 or others[0] is None or np.any(others[0]):
         raise refuse(node, "only Max(x, 0), a relu, is known", "explain from an earlier tensor (--output)")
-    return _activation(node, build, carriers[0], lambda x, y: _relu(build, x, y, {}), rectifies=True)
+    return _activation(node, build, carriers[0], lambda g, x, y: _relu(build, g, x, y, {}), rectifies=True)
 
 
 def _activation(
     node: NodeProto,
     build: Builder,
     x_name: str,
-    derivative: Callable[[Value, Value], Value],
+    product: Callable[[Value, Value, Value], Value],
     rectifies: bool | None = None,
 ) -> Activation:
     x, y = build.tensor(x_name), build.tensor(node.output[0])
+    rectifies = node.op_type == "Relu" if rectifies is None else rectifies
     return Activation(
         name=layer_name(node), kind="activation", nodes=(node,), inputs=(x_name,), output=node.output[0],
-        derivative=lambda: derivative(x, y), rectifies=node.op_type == "Relu" if rectifies is None else rectifies,
+        times_derivative=lambda g: product(g, x, y), rectifies=rectifies,
     )  # fmt: skip

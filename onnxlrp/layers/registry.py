@@ -95,9 +95,9 @@ class Diagonal(Linear):
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(Layer):
-    """y = f(x) elementwise. derivative() -> f'(x); `rectifies` where f is relu."""
+    """y = f(x) elementwise. times_derivative(g) -> g ⊙ f'(x); `rectifies` where f is relu."""
 
-    derivative: Callable[[], Value]
+    times_derivative: Callable[[Value], Value]
     rectifies: bool = False
 
 
