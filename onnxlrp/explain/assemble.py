@@ -111,7 +111,7 @@ def _metadata(study: Study) -> dict[str, str]:
         contract.KEY_RULES: json.dumps(study.plan.rules),
         contract.KEY_INPUT: contract.PIXELS if options.embed_preprocessing else study.facts.image,
         contract.KEY_OUTPUT: study.output,
-        contract.KEY_SCORES: "probabilities" if study.scores.squashed else "logits",
+        contract.KEY_SCORES: study.scores.shown,
         contract.KEY_TARGET: "fed" if study.start == "fed" else str(options.target),
         contract.KEY_START: study.start,
     }

@@ -7,10 +7,13 @@ No rule and no operator is named here. What is known of signs, and of where R va
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxlrp.explain.quotient import Modified, quotient
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
+from onnxlrp.graph.facts import Shape
 from onnxlrp.layers.registry import Linear, Relevance
 from onnxlrp.rules.rule import Bound, InputRange, LinearRule, Modifier, Part, Term
 
@@ -36,21 +39,36 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
     )
 
 
+@dataclass(frozen=True)
+class Along:
+    """The shape of a layer's input and its channel axis."""
+
+    shape: Shape
+    channel: int
+
+
+def _along(layer: Linear, name: str, build: Builder) -> Along:
+    return Along(build.facts.shape(name), layer.channel)
+
+
 def _modified(term: Term, layer: Linear, build: Builder) -> Modified:
     skips = layer.skips or (False,) * len(layer.x)
-    xs = tuple(modify(term.x, x, build, layer.channel, skip) for x, skip in zip(layer.x, skips, strict=True))
+    xs = tuple(
+        modify(term.x, x, build, _along(layer, name, build), skip)
+        for x, name, skip in zip(layer.x, layer.inputs, skips, strict=True)
+    )
     w = modify(term.w, layer.w, build) if any(x is not None for x in xs) else None
     return Modified(xs, w, modify(term.b, layer.b, build), term.sign)
 
 
 def modify(
-    modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, channel: int = 1, skip: bool = False
+    modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, along: Along | None = None, skip: bool = False
 ) -> Symbol:
-    """v′: what a modifier makes of a tensor. A bound lies along the axis `channel`; `skip` marks an identity skip."""
-    if isinstance(modifier, Bound) and isinstance(v, Value):
-        shape = build.facts.shape(v.name)
-        along = [-1 if i == channel else 1 for i in range(len(shape))]
-        return build.broadcast(build.constant(np.reshape(modifier.values, along), v), (1, *shape[1:]), step="bound")
+    """v′: what a modifier makes of a tensor. A bound lies `along` its channels; `skip` marks an identity skip."""
+    if isinstance(modifier, Bound) and isinstance(v, Value) and along is not None:
+        form = [-1 if i == along.channel else 1 for i in range(len(along.shape))]
+        bound = build.constant(np.reshape(modifier.values, form), v)
+        return build.broadcast(bound, (1, *along.shape[1:]), step="bound")
     if not isinstance(modifier, Modifier):
         raise AssertionError(f"{modifier} must be resolved before a rule is applied, and to a tensor")
     parts = {

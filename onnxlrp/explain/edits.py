@@ -13,7 +13,7 @@ from onnxlrp.errors import Problem
 from onnxlrp.explain.composite import WEIGHTED, matches, unmatched
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import Facts, Shape
-from onnxlrp.layers.registry import Layer, Relevance
+from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance
 
 Edit = Callable[[Relevance], Relevance]
 INPUT = "input"  # the channels come from an input of the explainer
@@ -29,7 +29,7 @@ def edits(
         steps: list[Edit] = []
         for pattern, channels in conditions.items():
             if matches(pattern, layer):
-                steps.append(_masking(build, layer, channels))
+                steps.append(_masking(build, layer, channel_axis(layer, layers), channels))
         if keep is not None and layer.kind in WEIGHTED and layer.output != scores:
             steps.append(_keeping(build, build.facts.shape(layer.output), keep))
         if steps:
@@ -46,17 +46,28 @@ def _chained(steps: Sequence[Edit]) -> Edit:
     return edit
 
 
-def _masking(build: Builder, layer: Layer, channels: Sequence[int] | str) -> Edit:
-    """R times 1 at the chosen channels (axis 1) and 0 elsewhere."""
+def channel_axis(layer: Layer, layers: Sequence[Layer]) -> int:
+    """The axis of a layer's output that holds its channels: a linear layer knows its own, an activation has that of the
+    layer before it, and any other keeps to ONNX's order."""
+    if isinstance(layer, Activation):
+        before = next((one for one in layers if one.output == layer.inputs[0]), None)
+        return channel_axis(before, layers) if before else 1
+    return layer.channel if isinstance(layer, Linear) else 1
+
+
+def _masking(build: Builder, layer: Layer, axis: int, channels: Sequence[int] | str) -> Edit:
+    """R times 1 at the chosen channels, which lie along `axis`, and 0 elsewhere."""
     shape = build.facts.shape(layer.output)
-    count, rest = int(shape[1]), [1] * (len(shape) - 2)
+    count, form = int(shape[axis]), [-1 if i in (0, axis) else 1 for i in range(len(shape))]
 
     def edit(r: Relevance) -> Relevance:
         if channels == INPUT:
             mask = Value(contract.condition_name(layer.name), r.value.element_type)
-            mask = build.op("Reshape", mask, build.integers([-1, count, *rest])) if rest else mask
+            form[axis] = count
+            mask = build.op("Reshape", mask, build.integers(form)) if len(shape) > 2 else mask
         else:
-            chosen = np.isin(np.arange(count), np.asarray(channels, int)).reshape(1, count, *rest)
+            form[0] = 1
+            chosen = np.isin(np.arange(count), np.asarray(channels, int)).reshape(form)
             mask = build.constant(chosen, r.value)
         return Relevance(build.op("Mul", r.value, mask, step="condition"), r.gate)
 
@@ -92,7 +103,7 @@ def problems(layers: Sequence[Layer], keep: float | None, conditions: Conditions
         if not meant:
             found.append(unmatched(f"--condition {pattern}", pattern, layers))
         for layer in meant:
-            count = facts.shape(layer.output)[1]
+            count = facts.shape(layer.output)[channel_axis(layer, layers)]
             wrong = [c for c in channels if not 0 <= c < int(count)] if not isinstance(channels, str) else []
             if wrong:
                 reason = f"{layer.name} has {count} channels, and no number {wrong[0]}"

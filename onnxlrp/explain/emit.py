@@ -12,7 +12,7 @@ from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import choose, pixels, render
 from onnxlrp.explain.backward import propagate
 from onnxlrp.explain.composite import matches
-from onnxlrp.explain.edits import INPUT, Conditions, edits
+from onnxlrp.explain.edits import INPUT, Conditions, channel_axis, edits
 from onnxlrp.explain.examine import Study
 from onnxlrp.explain.pixels import Entrance
 from onnxlrp.explain.target import explained_class, start
@@ -178,10 +178,11 @@ def _inputs(study: Study) -> list[Port]:
         ports.append(Port(contract.START, element_type, (batch, study.scores.classes)))
     elif options.target == "input":
         ports.append(Port(contract.TARGET, TensorProto.INT64, (batch, *_targets(study))))
-    for layer in (s.layer for s in study.plan.steps):
+    layers = [s.layer for s in study.plan.steps]
+    for layer in layers:
         if INPUT in _conditions_on(layer, options.conditions):
-            shape = facts.shape(layer.output)
-            ports.append(Port(contract.condition_name(layer.name), facts.element_type(layer.output), (batch, shape[1])))
+            channels = facts.shape(layer.output)[channel_axis(layer, layers)]
+            ports.append(Port(contract.condition_name(layer.name), facts.element_type(layer.output), (batch, channels)))
     return ports
 
 

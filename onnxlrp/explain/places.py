@@ -16,31 +16,31 @@ def places(layers: Sequence[Layer], facts: Facts) -> list[Place]:
     found, passed = [], 0
     for layer in layers:
         own = layer.kind in WEIGHTED
-        first, last = own and layer.name in leading, own and layer.name not in followed
-        found.append(Place(layer, first, last, passed / max(weighted, 1), skips.get(layer.name, ())))
+        first, last = own and layer.output in leading, own and layer.output not in followed
+        found.append(Place(layer, first, last, passed / max(weighted, 1), skips.get(layer.output, ())))
         passed += own
     return found
 
 
 def _leading(layers: Sequence[Layer], image: str) -> set[str]:
-    """Names of the weighted layers that some path from the image reaches before any other."""
+    """Outputs of the weighted layers that some path from the image reaches before any other."""
     reached, found = {image}, set()
     for layer in layers:
         if not reached.isdisjoint(layer.inputs):
             if layer.kind in WEIGHTED:
-                found.add(layer.name)
+                found.add(layer.output)
             else:
                 reached.add(layer.output)
     return found
 
 
 def _followed(layers: Sequence[Layer]) -> set[str]:
-    """Names of the layers that have a weighted one behind them."""
+    """Outputs of the layers that have a weighted one behind them."""
     feeding: set[str] = set()
     found = set()
     for layer in reversed(layers):
         if layer.output in feeding:
-            found.add(layer.name)
+            found.add(layer.output)
         if layer.kind in WEIGHTED or layer.output in feeding:
             feeding.update(layer.inputs)
     return found
@@ -53,7 +53,7 @@ def _identity_skips(layers: Sequence[Layer]) -> dict[str, tuple[bool, ...]]:
     for layer in layers:
         above = [ancestors.get(i, set()) for i in layer.inputs]
         if layer.kind == "sum":
-            found[layer.name] = tuple(
+            found[layer.output] = tuple(
                 any(name in other for k, other in enumerate(above) if k != i) for i, name in enumerate(layer.inputs)
             )
         ancestors[layer.output] = set(layer.inputs).union(*above)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import Case, Composite, Place, matches, unmatched
+from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, matches, unmatched
 from onnxlrp.explain.places import places
+from onnxlrp.explain.ranges import input_range
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Activation, Diagonal, Layer, Linear, Routing, Special
 from onnxlrp.rules.rule import ActivationRule, Bound, InputRange, LinearRule, PassRule, Rule, Term
@@ -33,8 +34,12 @@ class Plan:
 
     @property
     def rules(self) -> dict[str, str]:
-        """Layer name -> rule, for layers that have one."""
-        return {s.layer.name: str(s.rule) for s in self.steps if s.rule}
+        """Layer name -> rule, for layers that have one; of two layers of one name the second goes by its output."""
+        found: dict[str, str] = {}
+        for step in self.steps:
+            if step.rule:
+                found[step.layer.output if step.layer.name in found else step.layer.name] = str(step.rule)
+        return found
 
 
 def plan(
@@ -55,7 +60,7 @@ def plan(
         if isinstance(layer, Routing):
             rule, why = None, "relevance goes where the value came from"
         problems += unfit(layer, rule, facts)
-        rule, unresolved = _with_bounds(layer, rule, preprocess)
+        rule, unresolved = _with_bounds(layer, rule, layers, facts, preprocess)
         problems += unresolved
         steps.append(Step(layer, rule, why))
     problems += [p for case in overrides for p in _unused(case, layers)]
@@ -64,8 +69,12 @@ def plan(
 
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
     """The problem with a case of the user's that no layer can meet, if it is one."""
-    if case.pattern and not any(matches(case.pattern, layer) for layer in layers):
+    meant = [layer for layer in layers if case.pattern and matches(case.pattern, layer)]
+    if case.pattern and not meant:
         return [unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, layers)]
+    if meant and all(isinstance(layer, Routing) for layer in meant):
+        reason = f"matches only what moves values and takes no rule, such as {meant[0]}"
+        return [Problem(f"--rule {case.pattern}={case.rule}", reason, "choose another pattern")]
     if case.kind and not any(layer.kind in case.kind for layer in layers):
         reason = f"the model has no layer of kind {' or '.join(case.kind)} to give the rule {case.rule} to"
         return [Problem("--residual" if "sum" in case.kind else "--max-pool", reason, "leave it out")]
@@ -78,15 +87,26 @@ def _with_skips(place: Place) -> Layer:
 
 
 def _with_bounds(
-    layer: Layer, rule: Rule | None, preprocess: contract.Preprocessing | None
+    layer: Layer, rule: Rule | None, layers: Sequence[Layer], facts: Facts, preprocess: contract.Preprocessing | None
 ) -> tuple[Rule | None, list[Problem]]:
-    """The rule with the ends of the input's range filled in, where it asks for them."""
-    if not isinstance(rule, LinearRule) or not any(isinstance(t.x, InputRange) for s in rule.shares for t in s.terms):
+    """The rule with the ends of its input's range filled in, where it asks for them; and what is wrong with them."""
+    terms = [t.x for s in rule.shares for t in s.terms] if isinstance(rule, LinearRule) else []
+    stated_ends = [x.values for x in terms if isinstance(x, Bound)]
+    if not isinstance(rule, LinearRule) or not isinstance(layer, Linear):
         return rule, []
+    if not any(isinstance(x, InputRange) for x in terms):
+        return rule, _misfits(layer, rule, stated_ends, facts)
+    give = f"give both, {rule.name}(low=…, high=…), in the units of {layer.inputs[0]}"
     if preprocess is None:
-        remedy = f"give both, {rule.name}(low=…, high=…) in the units of the model's input, or --preprocess"
-        return rule, [Problem(str(layer), f"{rule.name} needs the lowest and highest value of the input", remedy)]
-    low, high = preprocess.bounds()
+        reason = f"{rule.name} needs the lowest and highest value of the input"
+        return rule, [Problem(str(layer), reason, f"{give}, or --preprocess")]
+    known = input_range(layer.inputs[0], layers, facts.image, preprocess.bounds())
+    if isinstance(known, Layer):
+        reason = f"{rule.name} needs the lowest and highest value of its input, which {known} makes of the image"
+        return rule, [Problem(str(layer), reason, give)]
+    low, high = known
+    if problems := _misfits(layer, rule, [low, high, *stated_ends], facts):
+        return rule, problems
 
     def filled(term: Term) -> Term:
         return replace(term, x=Bound(high if term.x.high else low)) if isinstance(term.x, InputRange) else term
@@ -94,6 +114,21 @@ def _with_bounds(
     shares = tuple(replace(s, terms=tuple(filled(t) for t in s.terms)) for s in rule.shares)
     stated = {"low": list(low), "high": list(high), **dict(rule.parameters)}
     return replace(rule, shares=shares, parameters=tuple(stated.items())), []
+
+
+def _misfits(layer: Linear, rule: LinearRule, ends: Sequence[Sequence[float]], facts: Facts) -> list[Problem]:
+    """The problem with a range that does not fit the layer, if there is one."""
+    if not ends:
+        return []
+    if layer.kind not in WEIGHTED:
+        reason = f"the rule {rule.brief} does not fit a layer of kind {layer.kind}"
+        return [Problem(str(layer), reason, "give it to convolutions and dense layers")]
+    channels = facts.shape(layer.inputs[0])[layer.channel]
+    wrong = next((len(e) for e in ends if len(e) not in (1, channels)), None)
+    if wrong is None:
+        return []
+    reason = f"{rule.brief} has {wrong} values for the {channels} channels of {layer.inputs[0]}"
+    return [Problem(str(layer), reason, "give one value, or one a channel")]
 
 
 def unfit(layer: Layer, rule: Rule | None, facts: Facts) -> list[Problem]:

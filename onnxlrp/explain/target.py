@@ -20,27 +20,27 @@ from onnxlrp.graph.facts import Facts, shown
 from onnxlrp.layers.registry import Relevance
 
 Target = Literal["input", "predicted"] | int
-SQUASHING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+SQUASHING = {"Softmax": "probabilities", "Sigmoid": "probabilities", "LogSoftmax": "log-probabilities"}
 SAME = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"})
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The tensor that relevance starts from, and whether the output shows it squashed to probabilities."""
+    """The tensor that relevance starts from, and what the output shows of it: `logits`, as it is, `probabilities` or
+    `log-probabilities`."""
 
     tensor: str
     classes: int
-    squashed: bool
+    shown: str
 
 
 def scores(facts: Facts, output: str) -> Scores:
     """Find the class scores behind an output; raises `OnnxLrpError` where it holds none."""
-    tensor, squashed = output, False
+    tensor, shown_as = output, "logits"
     node = facts.model.producer.get(output)
-    while node is not None and node.op_type in SAME | SQUASHING and facts.carries(node.input[0]):
-        squashed = node.op_type in SQUASHING
-        if squashed:
-            tensor = node.input[0]
+    while node is not None and node.op_type in {*SAME, *SQUASHING} and facts.carries(node.input[0]):
+        if node.op_type in SQUASHING:
+            tensor, shown_as = node.input[0], SQUASHING[node.op_type]
             break
         node = facts.model.producer.get(node.input[0])
     if not facts.known(tensor):
@@ -51,7 +51,7 @@ def scores(facts: Facts, output: str) -> Scores:
         raise OnnxLrpError(
             Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME")
         )
-    return Scores(tensor, int(shape[1]), squashed)
+    return Scores(tensor, int(shape[1]), shown_as)
 
 
 def _is_scores(shape: tuple[int | str, ...]) -> bool:

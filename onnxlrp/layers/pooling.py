@@ -44,11 +44,14 @@ def global_average_pool(node: NodeProto, build: Builder) -> Linear:
 
 @defines("ReduceMean", "ReduceSum")
 def reduce_mean(node: NodeProto, build: Builder) -> Linear:
-    """A mean or sum over any axes but the batch, with or without keepdims."""
+    """A mean or sum over any axes but the batch, with or without keepdims. An empty list is all of them, or none where
+    `noop_with_empty_axes` says so."""
     facts, given = build.facts, attributes(node)
     shape = facts.shape(node.input[0])
     stated = given.get("axes") if len(node.input) < 2 or not node.input[1] else facts.value(node.input[1])
-    reduced = sorted(int(a) % len(shape) for a in (range(len(shape)) if stated is None else stated))
+    if stated is None or not len(stated):
+        stated = [] if given.get("noop_with_empty_axes") else range(len(shape))
+    reduced = sorted(int(a) % len(shape) for a in stated)
     if any(not isinstance(shape[a], int) for a in reduced) or (0 in reduced and shape[0] != 1):
         raise refuse(node, f"reduces over the batch (axes {reduced} of {shape})", "export with the batch kept apart")
     x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
@@ -60,7 +63,7 @@ def reduce_mean(node: NodeProto, build: Builder) -> Linear:
         (v,) = xs
         if isinstance(v, One):
             v = build.constant(np.full([1] * len(flat), float(total)), x)
-        elif v is not None:
+        elif v is not None and reduced:
             v = build.op("ReduceSum", v, build.integers(reduced), keepdims=int(len(flat) == len(shape)))
         return build.mul(v, w)
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import onnx
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.explain.convert import convert
+from onnxlrp.explain.options import Keywords
 from onnxlrp.run.binding import Binding, shapes_of
 from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
 from onnxlrp.run.forward import forward_only
@@ -49,6 +51,8 @@ class Explanation:
         scores = self.logits.astype(np.float64)
         if self.scores == "probabilities":
             return scores
+        if self.scores == "log-probabilities":
+            return np.asarray(np.exp(scores))
         if scores.shape[1] == 1:
             return np.asarray(1.0 / (1.0 + np.exp(-np.clip(scores, -700.0, 700.0))))
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -67,7 +71,11 @@ class Explainer:
     """
 
     def __init__(
-        self, path_or_model: ModelLike, device: str = "auto", batch_size: int | None = None, **convert_options: Any
+        self,
+        path_or_model: ModelLike,
+        device: str = "auto",
+        batch_size: int | None = None,
+        **convert_options: Unpack[Keywords],
     ) -> None:
         proto, name = read_model(path_or_model)
         metadata = metadata_of(proto)
@@ -154,7 +162,7 @@ class Explainer:
 
     @property
     def scores(self) -> str:
-        """What the explained output holds: "logits" or "probabilities"."""
+        """What the explained output holds: "logits", "probabilities" or "log-probabilities"."""
         return self._metadata.get(contract.KEY_SCORES, "logits")
 
     @property
@@ -278,10 +286,8 @@ def _joined(pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _convert(path_or_model: ModelLike, proto: onnx.ModelProto, options: dict[str, Any]) -> onnx.ModelProto:
+def _convert(path_or_model: ModelLike, proto: onnx.ModelProto, options: Keywords) -> onnx.ModelProto:
     """The explainer for a plain classifier."""
-    from onnxlrp.explain.convert import convert  # late: running an explainer needs none of the machinery behind it
-
     model: onnx.ModelProto = convert(proto if isinstance(path_or_model, bytes) else path_or_model, **options).model
     if contract.KEY_CONTRACT not in metadata_of(model):
         raise RunError(Problem("model", "the conversion gave no explainer", "report this as a bug of onnxlrp"))

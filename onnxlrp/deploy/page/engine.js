@@ -113,6 +113,7 @@ onnxlrp.engine = (() => {
 
   function probabilities(scores) {
     if (onnxlrp.explainer.scores === "probabilities") return scores;
+    if (onnxlrp.explainer.scores === "log-probabilities") return scores.map(Math.exp);
     if (scores.length === 1) return scores.map((s) => 1 / (1 + Math.exp(-s)));
     const most = Math.max(...scores), powers = scores.map((s) => Math.exp(s - most));
     const sum = powers.reduce((a, b) => a + b);

@@ -1,0 +1,171 @@
+"""Where an answer could be silently wrong: it is right, or refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+import onnxlrp
+from onnxlrp.contract import Preprocessing
+from onnxlrp.errors import OnnxLrpError
+
+from .networks import CLOSE, distance, explain, images, network, run
+
+X, HEAD = "float[N, 3, 6, 6] image", "float[4, 3] w9, float[3] b9"
+TAIL = """g = GlobalAveragePool(y) f = Flatten(g) logits = Gemm(f, w9, b9)"""
+FROM_IMAGE = {
+    "weight": f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  m = ReduceMax<keepdims = 1>(image) w = Mul(w1, m) [conv] y = Conv(image, w) {TAIL}
+}}""",
+    "bias": f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  y = Conv(image, w1) g = GlobalAveragePool(y) f = Flatten(g)
+  m = ReduceMax<axes = [0, 2, 3], keepdims = 0>(image) [dense] logits = Gemm(f, w9, m)
+}}""",
+    "statistics": f"""
+net ({X}, float[3] w1, float[3] b1, float[3] v1, float[4, 3, 1, 1] w2, {HEAD}) => (float[N, 3] logits) {{
+  m = ReduceMax<axes = [0, 2, 3], keepdims = 0>(image) [norm] n = BatchNormalization(image, w1, b1, m, v1)
+  y = Conv(n, w2) {TAIL}
+}}""",
+}
+
+
+@pytest.mark.parametrize("case", FROM_IMAGE)
+def test_what_the_image_decides_is_no_constant(case: str) -> None:
+    """A weight, a bias or a statistic that is computed from the image."""
+    with pytest.raises(OnnxLrpError, match=r"(conv|dense|norm) \(.*depends on the image|no relevance rule"):
+        onnxlrp.convert(network(FROM_IMAGE[case]))
+
+
+def test_log_probabilities_are_no_probabilities() -> None:
+    """The session takes their exponential; relevance starts from the logits."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] scores) {{
+  y = Conv(image, w1) g = GlobalAveragePool(y) f = Flatten(g) logits = Gemm(f, w9, b9)
+  scores = LogSoftmax<axis = 1>(logits)
+}}"""
+    made = onnxlrp.convert(network(text)).model
+    assert {p.key: p.value for p in made.metadata_props}["onnxlrp.scores"] == "log-probabilities"
+    said = onnxlrp.Explainer(made, "cpu").explain(images())
+    np.testing.assert_allclose(said.probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.log(said.probabilities), said.logits, rtol=1e-4)
+
+
+def normalising(pads: int) -> ModelProto:
+    """A classifier that normalises its image itself, then convolves; b8 and b7 are what it subtracts and divides by."""
+    return network(f"""
+net ({X}, float[1, 3, 1, 1] b8, float[1, 3, 1, 1] b7, float[4, 3, 3, 3] w1, {HEAD}) => (float[N, 3] logits) {{
+  c = Sub(image, b8) n = Div(c, b7) [conv] y = Conv<pads = [{pads}, {pads}, {pads}, {pads}]>(n, w1) {TAIL}
+}}""")
+
+
+def test_a_box_goes_with_its_image_through_a_normalisation() -> None:
+    """zbox at a padded convolution behind (x - mean) / std has the ends that the pixels have there."""
+    proto = normalising(1)
+    weights = {t.name: np.frombuffer(t.raw_data, np.float32) for t in proto.graph.initializer}
+    ends = [(e - weights["b8"]) / weights["b7"] for e in (0.0, 1.0)]
+    low, high = (f([*ends], axis=0).tolist() for f in (np.min, np.max))
+    stated = {"Conv": f"zbox(low={low}, high={high})"}
+    x = np.abs(images()).clip(0, 1)
+    expected = explain(proto, x, [0, 1, 2], rules=stated)["relevance"]
+    found = explain(proto, x, [0, 1, 2], rules={"Conv": "zbox"}, preprocess=Preprocessing())["relevance"]
+    assert distance(found, expected.astype(np.float64)) < CLOSE
+    plain = explain(proto, x, [0, 1, 2], rules={"Conv": "zbox(low=0, high=1)"})["relevance"]
+    assert distance(plain, expected.astype(np.float64)) > 0.01, "the box matters"
+
+
+def test_a_box_behind_anything_else_must_be_stated() -> None:
+    text = f"""
+net ({X}, float[4, 3, 3, 3] w1, {HEAD}) => (float[N, 3] logits) {{
+  [squash] s = Tanh(image) [conv] y = Conv<pads = [1, 1, 1, 1]>(s, w1) {TAIL}
+}}"""
+    with pytest.raises(OnnxLrpError, match=r"conv \(Conv\): zbox needs .*squash \(Tanh\)"):
+        onnxlrp.convert(network(text), rules={"Conv": "zbox"}, preprocess=Preprocessing())
+    onnxlrp.convert(network(text), rules={"Conv": "zbox(low=-1, high=1)"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [("Conv=zbox(low=[0, 1], high=[1, 2])", "2 values for the 3 channels"), ("Flatten=zplus", "takes no rule")],
+)
+def test_a_rule_that_cannot_be_meant(rule: str, words: str) -> None:
+    pattern, _, name = rule.partition("=")
+    with pytest.raises(OnnxLrpError, match=words):
+        onnxlrp.convert(normalising(0), rules={pattern: name})
+
+
+def test_a_box_behind_a_normalisation_and_a_relu() -> None:
+    """The convolution's input is then a tensor of the explainer's own."""
+    text = f"""
+net ({X}, float[3] w1, float[3] b1, float[3] b2, float[3] v1, float[4, 3, 3, 3] w2, {HEAD}) => (float[N, 3] logits) {{
+  n = BatchNormalization(image, w1, b1, b2, v1) r = Relu(n) [conv] y = Conv(r, w2) {TAIL}
+}}"""
+    found = explain(network(text), images(), [0, 1, 2], rules={"Conv": "zbox(low=-3, high=3)"})
+    assert np.isfinite(found["relevance"]).all() and np.abs(found["relevance"]).max() > 0
+
+
+def test_conditions_find_channels_where_they_are() -> None:
+    """Channels last: a mask of the six channels of [N, 5, 4, 6], not of the five rows."""
+    text = """
+net (float[N, 5, 4, 3] image, float[3, 6] w1, float[6, 2] w2, float[2] b2) => (float[N, 2] logits) {
+  [mix] z = MatMul(image, w1) [relu] a = Relu(z) m = ReduceMean<axes = [1, 2], keepdims = 0>(a)
+  logits = Gemm(m, w2, b2)
+}"""
+    proto, x = network(text), images(2, (5, 4, 3))
+    whole = explain(proto, x, [0, 1])["relevance"]
+    for layer in ("mix", "relu"):
+        parts = [explain(proto, x, [0, 1], conditions={layer: [c]})["relevance"] for c in range(6)]
+        assert distance(np.sum(parts, axis=0), whole.astype(np.float64)) < CLOSE
+        fed = {f"condition/{layer}": np.eye(6, dtype=np.float32)[[4, 2]]}
+        chosen = explain(proto, x, [0, 1], conditions={layer: "input"}, **fed)["relevance"]
+        assert distance(chosen, np.stack([parts[4][0], parts[2][1]]).astype(np.float64)) < CLOSE
+    with pytest.raises(OnnxLrpError, match="6 channels, and no number 6"):
+        onnxlrp.convert(proto, conditions={"mix": [6]})
+
+
+@pytest.mark.parametrize("noop", [0, 1])
+def test_reductions_over_no_axes(noop: int) -> None:
+    """An empty list is every axis, unless the node says that it is none."""
+    channels = 4 if noop else 1
+
+    def classifier(node: str, axes: list[int]) -> ModelProto:
+        text = f"""
+net (float[1, 3, 6, 6] image, float[4, 3, 1, 1] w1, float[3, {channels}, 1, 1] w2, int64[{len(axes)}] axes)
+  => (float[1, 3] logits) {{
+  y = Conv(image, w1) t = {node} c = Conv(t, w2) g = GlobalAveragePool(c) logits = Flatten(g)
+}}"""
+        proto = network(text, opset=18)
+        del proto.graph.input[1:]
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), "axes"))
+        return proto
+
+    written_out = ("Identity(y)", []) if noop else ("ReduceMean<keepdims = 1>(y, axes)", [0, 1, 2, 3])
+    found = explain(classifier(f"ReduceMean<noop_with_empty_axes = {noop}>(y, axes)", []), images(1), [1])
+    expected = explain(classifier(*written_out), images(1), [1])
+    assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
+
+
+def test_windows_that_begin_in_the_padding_are_refused() -> None:
+    """onnx counts them before opset 22, runtimes do not."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  c = Conv(image, w1)
+  [pool] y = MaxPool<kernel_shape = [2, 2], strides = [2, 2], pads = [0, 0, 1, 1], ceil_mode = 1>(c) {TAIL}
+}}"""
+    with pytest.raises(OnnxLrpError, match=r"pool \(MaxPool\).*ceil_mode=0"):
+        onnxlrp.convert(network(text))
+
+
+def test_layers_of_one_name_are_two() -> None:
+    """An unnamed node goes by its output, which may be another node's name."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, float[4, 4, 1, 1] w2, {HEAD}) => (float[N, 3] logits) {{
+  twin = Conv(image, w1) [twin] y = Conv(twin, w2) {TAIL}
+}}"""
+    made = onnxlrp.convert(network(text))
+    rules = [str(s.rule) for s in made.plan.steps if s.layer.kind == "convolution"]
+    assert [r.partition("(")[0] for r in rules] == ["flat", "zplus"]
+    assert len(made.plan.rules) == sum(s.rule is not None for s in made.plan.steps)
+    assert run(made.model, {"image": images(), "target": np.array([0, 1, 2])})["relevance"].shape == (3, 3, 6, 6)
