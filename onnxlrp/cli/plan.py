@@ -30,7 +30,7 @@ HEAD = ("layer", "nodes", "output", "rule", "why")
 @click.option("--cost", is_flag=True, help="Also show operations and memory traffic per layer, forward and relevance.")
 def plan(model: str, as_toml: bool, cost: bool, **given: Any) -> None:
     """Show every layer of MODEL between image and scores, its rule and why, and every problem with its remedy."""
-    options = Options(**read_options(given))
+    options = Options.of(**read_options(given))
     study = examine(model, options)
     if as_toml:
         chosen = replace(study.composite, cases=(*options.overrides(), *study.composite.cases), start=study.start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from onnx import ModelProto
 
@@ -13,7 +13,7 @@ from onnxlrp.errors import raise_if_any
 from onnxlrp.explain.assemble import assemble, frozen
 from onnxlrp.explain.emit import emit
 from onnxlrp.explain.examine import examine
-from onnxlrp.explain.options import Options
+from onnxlrp.explain.options import Keywords, Options
 from onnxlrp.explain.plan import Plan
 from onnxlrp.graph.save import save
 
@@ -38,10 +38,10 @@ class Conversion:
         return save(self.model, path, self.folder, force)
 
 
-def convert(source: str | os.PathLike[str] | ModelProto, **options: Any) -> Conversion:
+def convert(source: str | os.PathLike[str] | ModelProto, **options: Unpack[Keywords]) -> Conversion:
     """Turn a classifier into an explainer: one standard ONNX model with relevance as one more output.
 
-    `source` is a path or a ModelProto (not changed). Options, all by keyword:
+    `source` is a path or a ModelProto (not changed). Options, all by keyword, their defaults in `Options`:
 
     composite    which layer gets which rule: the name of a preset, a TOML file, or a Composite
     rules        {pattern: rule}; a pattern matches layer names or operators, shell-style; wins over the composite
@@ -62,11 +62,12 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Any) -> Conv
     render       "heatmap" or "overlay": add the output `render`, uint8 [N, H, W, 3], which the graph draws
     cmap         its colours, one of `onnxlrp.look.NAMES`
     embed_preprocessing  make `pixels`, uint8 [N, H, W, 3] in RGB, the input, and relevance that of the pixels
-    preprocess   how a picture becomes the input (contract.Preprocessing), labels: class names: into the metadata
+    preprocess   how a picture becomes the input: a Preprocessing or a preset's name; into the metadata
+    labels       the class names, likewise
 
     Raises `OnnxLrpError` with every problem found: unsupported nodes, patterns that match nothing, bad options.
     """
-    study = examine(source, Options(**options))
+    study = examine(source, Options.of(**options))
     raise_if_any(study.plan.problems)
     part = emit(study)
     if frozen(part.nodes) != frozen(emit(examine(study.model, study.options)).nodes):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
 
-from onnxlrp import contract, look
-from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any, suggest
+from onnxlrp import contract
+from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import choose, edits, pixels
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
-from onnxlrp.explain.options import MAX_POOL, OPTIMIZE, RESIDUAL, Options
+from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, plan
 from onnxlrp.explain.presets import named
-from onnxlrp.explain.render import RENDER
-from onnxlrp.explain.target import STARTS, Scores, scores
+from onnxlrp.explain.target import Scores, scores
 from onnxlrp.explain.view import view
 from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
@@ -50,7 +48,6 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
 
     Raises `OnnxLrpError` for what makes even a plan impossible (no ONNX file, no image input, bad options).
     """
-    raise_if_any(_bad_words(options))
     composite = _composite(options.composite)
     overrides = options.overrides()
     model = source if isinstance(source, Model) else upgrade(load(source))
@@ -94,35 +91,8 @@ def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:
     return []
 
 
-def _composite(given: str | Composite) -> Composite:
+def _composite(given: str | Path | Composite) -> Composite:
     """A composite, a preset by name, or a file."""
     if isinstance(given, Composite):
         return given
-    return read(Path(given)) if given.endswith(".toml") else named(given)
-
-
-def _bad_words(options: Options) -> list[Problem]:
-    """Options whose word is none of those there are, and options that exclude each other."""
-    tables: list[tuple[str, str | None, Mapping[str, object]]] = [
-        ("residual", options.residual, RESIDUAL),
-        ("max-pool", options.max_pool, MAX_POOL),
-        ("start", options.start, STARTS),
-        ("optimize", options.optimize, OPTIMIZE),
-        ("render", options.render, RENDER),
-        ("cmap", options.cmap, dict.fromkeys(look.NAMES)),
-    ]
-    found = [
-        Problem(f"--{name} {word}", "is none of the choices", suggest(word, valid))
-        for name, word, valid in tables
-        if word is not None and word not in valid
-    ]
-    many = options.targets_per_input
-    if many is not None and many < 1:
-        found.append(Problem(f"--targets-per-input {many}", "is not a positive number", "leave it out for one"))
-    if many is not None and (options.target != "input" or options.start == "fed"):
-        reason = "needs the target as an input"
-        found.append(Problem(f"--targets-per-input {many}", reason, "leave out --target and --start fed"))
-    if options.start == "fed" and options.target != "input":
-        reason = "relevance is fed, so there is no target to choose"
-        found.append(Problem(f"--target {options.target}", reason, "leave out --target or --start fed"))
-    return found
+    return read(Path(given)) if isinstance(given, Path) or given.endswith(".toml") else named(given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -199,16 +198,14 @@ def test_external_data_beside_a_file(tmp_path: Path, build: Build) -> None:
 
 
 def fake_conversion(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> list[dict[str, Any]]:
-    """Let `onnxlrp.explain.convert.convert` answer with `model`; returns the options it is called with."""
+    """Let the conversion answer with `model`; returns the options it is called with."""
     calls: list[dict[str, Any]] = []
 
     def convert(given: object, **options: Any) -> types.SimpleNamespace:
         calls.append(options)
         return types.SimpleNamespace(model=model)
 
-    module = types.ModuleType("onnxlrp.explain.convert")
-    module.convert = convert  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "onnxlrp.explain.convert", module)
+    monkeypatch.setattr("onnxlrp.run.session.convert", convert)
     return calls
 
 
