@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+SHORTEST = 2  # letters of a word that can be taken for the beginning of another
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -49,10 +51,14 @@ def suggest(word: str, valid: Iterable[str]) -> str:
 def closest(word: str, valid: Iterable[str], then: str = "") -> str:
     """A remedy that names the closest valid word, where one is close; then `then`.
 
-    Case does not count, nor do the wildcards and slashes at the ends of a pattern.
+    That is one that `word` begins (the shortest), else the one spelt most alike, else one that holds `word` or is held
+    in it. Case does not count, nor do the wildcards and slashes at the ends of a pattern.
     """
     plain = {_plain(v): v for v in valid}
-    close = difflib.get_close_matches(_plain(word), plain, 1)
+    given = _plain(word)
+    close = sorted((v for v in plain if v.startswith(given)), key=len) if len(given) >= SHORTEST else []
+    close = close or difflib.get_close_matches(given, plain, 1)
+    close = close or [v for v in plain if min(len(v), len(given)) > SHORTEST and (given in v or v in given)]
     if not close:
         return then
     then = f" {then[0].upper()}{then[1:]}" if then else ""

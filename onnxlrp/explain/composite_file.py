@@ -36,8 +36,9 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+def _is_range(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+    return numbers and 0 <= value[0] < value[1] <= 1
 
 
 def _are_kinds(value: object) -> bool:
@@ -61,7 +62,7 @@ ENTRIES: Mapping[str, tuple[Check, str]] = {
     "pattern": (_is_text, 'a text, for example "layer4*"'),
     "first": (_is_flag, "true or false"),
     "last": (_is_flag, "true or false"),
-    "depth": (_is_pair, "a pair of fractions, for example [0.0, 0.5]"),
+    "depth": (_is_range, "a pair of fractions, the lower one first, for example [0.0, 0.5]"),
     "identity_skip": (_is_flag, "true or false"),
 }
 
