@@ -11,12 +11,12 @@ import dataclasses
 import functools
 import inspect
 import keyword
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeVar
 
-from onnxlrp.errors import OnnxLrpError, Problem, suggest
+from onnxlrp.errors import OnnxLrpError, Problem, closest, suggest
 from onnxlrp.rules.rule import (
     ABSOLUTE,
     ALL,
@@ -45,6 +45,8 @@ T = TypeVar("T")
 Shares = tuple[Share, ...]
 Bounds = float | Iterable[float] | None
 COMMON: dict[str, object] = {"epsilon": 1e-6, "stabilizer": "sign", "bias": "keep"}
+WORDS, BOUNDS = ("stabilizer", "bias"), ("low", "high")  # parameters that are no single number
+MOST = (2 - 2**-23) * 2.0**127  # the largest float32
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def linear(formula: Callable[..., Shares]) -> Callable[..., LinearRule]:
             [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=v) for k, v in parameters.items()]
         ).bind(*given, **named)
         values.apply_defaults()
-        chosen: dict[str, Any] = values.arguments
-        _check(0 <= chosen["epsilon"] < math.inf, f"epsilon is {chosen['epsilon']}, and must be 0 or a positive number")
+        chosen: dict[str, Any] = {k: v if k in WORDS else _numbers(k, v) for k, v in values.arguments.items()}
+        _check(chosen["epsilon"] >= 0, f"epsilon is {chosen['epsilon']}, and must be 0 or a positive number")
         _check(
             chosen["stabilizer"] in ("sign", "clip", "norm"),
             f"stabilizer '{chosen['stabilizer']}' is none of sign, clip, norm",
@@ -108,6 +110,22 @@ def _without_bias(share: Share) -> Share:
 def _check(holds: bool, reason: str) -> None:
     if not holds:
         raise ValueError(reason)
+
+
+def _numbers(name: str, given: Any) -> Any:
+    """A parameter as plain numbers: one, or where it is a bound several, or None where that is its default."""
+    if name in BOUNDS and given is None:
+        return None
+    if name in BOUNDS and isinstance(given, Iterable) and not isinstance(given, str):
+        return [_number(name, value) for value in given]
+    return _number(name, given)
+
+
+def _number(name: str, given: Any) -> float:
+    """A plain number; raises `ValueError` where it is none, or one that float32 cannot hold: most models compute so."""
+    _check(isinstance(given, Real) and not isinstance(given, bool), f"{name} is {given!r}, and must be a number")
+    _check(abs(given) <= MOST, f"{name} is {given}, and must be a finite number that float32 can hold")
+    return given if isinstance(given, int) else float(given)
 
 
 # -- linear layers ----------------------------------------------------------------------------------------------------
@@ -155,17 +173,24 @@ def gamma(gamma: float = 0.25) -> Shares:
 
 @linear
 def zbox(low: Bounds = None, high: Bounds = None) -> Shares:
-    """For inputs within [low, high], in the units of the model's input (by default the range that its pre-processing
-    gives): z = A(w)x - A(w⁺)l - A(w⁻)h. Montavon et al. 2017, eq. 11."""
-    return (
-        Share((Term(), Term(_bound(low, "low"), POSITIVE, sign=-1), Term(_bound(high, "high"), NEGATIVE, sign=-1))),
-    )
+    """For inputs within [low, high], in the units of the layer's input, one value or one a channel (by default the
+    range that the pre-processing gives): z = A(w)x - A(w⁺)l - A(w⁻)h. Montavon et al. 2017, eq. 11."""
+    lowest, highest = _bound(low, "low"), _bound(high, "high")
+    if isinstance(lowest, Bound) and isinstance(highest, Bound):
+        count = max(len(lowest.values), len(highest.values))
+        ends = [b.values * count if len(b.values) == 1 else b.values for b in (lowest, highest)]
+        _check(len(ends[0]) == len(ends[1]), f"low has {len(ends[0])} values, and high {len(ends[1])}")
+        above = next((f"{low:g} to {high:g}" for low, high in zip(*ends, strict=True) if low > high), "")
+        _check(not above, f"from {above} there is nothing: low must not be above high")
+    return (Share((Term(), Term(lowest, POSITIVE, sign=-1), Term(highest, NEGATIVE, sign=-1))),)
 
 
 def _bound(given: Bounds, end: str) -> Bound | InputRange:
     if given is None:
         return InputRange(end == "high")
-    return Bound(tuple(float(v) for v in given) if isinstance(given, Iterable) else (float(given),))
+    values = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
+    _check(len(values) > 0, f"{end} names no value")
+    return Bound(values)
 
 
 @linear
@@ -232,6 +257,7 @@ def deconvnet() -> ActivationRule:
 
 def beta_smooth(beta: float = 10.0) -> ActivationRule:
     """R ⊙ sigmoid(βx): the derivative of a smoothed relu. Dombrowski et al. 2019."""
+    beta = _number("beta", beta)
     _check(beta > 0, f"beta is {beta:g}, and must be positive")
     return ActivationRule("beta_smooth", smooth=beta, parameters=(("beta", beta),))
 
@@ -269,17 +295,20 @@ def parse(text: str) -> Rule:
 
 
 def read_call(text: str, what: str, example: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """NAME, or NAME(VALUE, KEY=VALUE): its name and arguments."""
+    """NAME, or NAME(VALUE, KEY=VALUE): its name and arguments. A bare word is a text, as the listings print it."""
     name, opening, rest = text.strip().partition("(")
     try:
         call = ast.parse(f"f({rest}" if opening else "f()", mode="eval").body
         if not isinstance(call, ast.Call) or not name.isidentifier():
             raise ValueError
-        positional = [ast.literal_eval(a) for a in call.args]
-        return name, positional, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
+        return name, [_value(a) for a in call.args], {str(k.arg): _value(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         remedy = f"write NAME or NAME(PARAMETER=VALUE), for example {example}"
         raise OnnxLrpError(Problem(f"{what} '{text}'", "cannot be read", remedy)) from None
+
+
+def _value(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def call(
@@ -294,7 +323,8 @@ def call(
     form = f"{name}({', '.join(f'{k}={v}' for k, v in parameters.items())})"
     unknown = [k for k in named if k not in parameters or keyword.iskeyword(k)]
     if unknown:
-        raise OnnxLrpError(Problem(what, f"has no parameter '{unknown[0]}'", f"use {form}"))
+        remedy = closest(unknown[0], parameters, f"use {form}")
+        raise OnnxLrpError(Problem(what, f"has no parameter '{unknown[0]}'", remedy))
     try:
         return make(*positional, **named)
     except (TypeError, ValueError) as error:

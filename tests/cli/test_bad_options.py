@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from onnxlrp.rules.catalogue import CATALOGUE, parse
+
 from .conftest import Refused, invoke
 
 BOTH = [
@@ -17,6 +19,24 @@ BOTH = [
     ("--rule=Conv=gamma(size=1)", "has no parameter 'size'. Use gamma(gamma=0.25"),
     ("--rule=Conv=gamma('much')", "its parameters do not fit"),
     ("--rule=Conv=gamma(1,2,3,4,5,6)", "its parameters do not fit"),
+    ("--rule=Conv=gamma(True)", "gamma is True, and must be a number"),
+    ("--rule=Conv=gamma([1, 2])", "gamma is [1, 2], and must be a number"),
+    ("--rule=Conv=gamma(1e400)", "gamma is inf, and must be a finite number"),
+    ("--rule=Conv=gamma(1e39)", "gamma is 1e+39, and must be a finite number that float32 can hold"),
+    ("--rule=Conv=alpha_beta(1e400, 1e400)", "alpha is inf"),
+    ("--rule=Conv=epsilon(1e400)", "epsilon is inf"),
+    ("--rule=Relu=beta_smooth(1e400)", "beta is inf"),
+    ("--composite=beta_smooth(1e400)", "beta is inf"),
+    ("--composite=epsilon_gamma_box(low=1, high=-1)", "low must not be above high"),
+    ("--rule=Conv=zbox(low=(), high=3)", "low names no value. Use zbox(low=None"),
+    ("--rule=Conv=zbox(low=3, high=-3)", "from 3 to -3 there is nothing: low must not be above high"),
+    ("--rule=Conv=zbox(low=[0, 1, 2], high=1.5)", "from 2 to 1.5 there is nothing"),
+    ("--rule=Conv=zbox(low=[0, 1, 2], high=[3, 4])", "low has 3 values, and high 2"),
+    ("--rule=Conv=zbox(low=[0, 0, -1e400], high=3)", "low is -inf"),
+    ("--rule=Conv=zbox(low='3', high=4)", "low is '3', and must be a number"),
+    ("--rule=Conv=zbox(lo=1, high=4)", "has no parameter 'lo'. Did you mean low? Use zbox("),
+    ("--rule=Conv=epsilon(stabilizer=nrm)", "stabilizer 'nrm' is none of sign, clip, norm"),
+    ("--rule=Conv=epsilon(stabilizer=a.b)", "cannot be read. Write NAME"),
     ("--rule=Conv=epsilon(-1)", "epsilon is -1, and must be 0 or a positive number"),
     ("--rule=Relu=epsilon", "relu (Relu): the rule epsilon does not fit a layer of kind activation"),
     ("--rule=Conv=winner", "conv (Conv): the rule winner does not fit a layer of kind convolution"),
@@ -77,6 +97,16 @@ def test_what_convert_and_plan_refuse(option: str, words: str, model: Path, refu
 @pytest.mark.parametrize(("option", "words"), CONVERT)
 def test_what_convert_refuses(option: str, words: str, model: Path, refused: Refused) -> None:
     refused("convert", model, option, words=words)
+
+
+def test_a_rule_can_be_typed_as_it_is_listed(model: Path) -> None:
+    """With every parameter, words bare or in quotes."""
+    for entry in CATALOGUE.values():
+        listed = f"{entry.name}({', '.join(f'{k}={v}' for k, v in entry.parameters.items())})"
+        assert listed in invoke("rules").stdout or not entry.parameters
+        assert str(parse(listed)) == str(parse(entry.name))
+    for text in ("epsilon(stabilizer=norm)", "epsilon(stabilizer='norm')"):
+        assert "epsilon(stabilizer='norm')" in invoke("plan", model, f"--rule=Conv={text}").stdout
 
 
 @pytest.mark.parametrize("option", ["--size=8x8", "--size=8", "--input-shape=Nx3x8x8", "--target=4", "--mean=0.5"])
