@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ PREFIX = "lrp"
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor: its name, element type (TensorProto.DataType), known sign, and its values where small and constant."""
+    """A tensor: its name, element type (TensorProto.DataType), known sign, its values where small and constant, and the
+    values it repeats where it is a small constant made larger."""
 
     name: str
     element_type: int = TensorProto.FLOAT
     sign: Sign = Sign.ANY
     array: np.ndarray | None = None
+    repeats: np.ndarray | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Value) and other.name == self.name
@@ -247,7 +249,8 @@ class Builder:
 
     def broadcast(self, a: Value, shape: Shape, step: str = "") -> Value:
         """`a` expanded to `shape`; a batch of open size must be there already."""
-        return self.op("Expand", a, self.integers([1 if isinstance(d, str) else d for d in shape]), step=step)
+        wide = self.op("Expand", a, self.integers([1 if isinstance(d, str) else d for d in shape]), step=step)
+        return replace(wide, repeats=a.array)
 
     def slice(self, a: Value, axis: int, start: int, end: int, stride: int = 1, step: str = "") -> Value:
         """a[start:end:stride] along one axis."""

@@ -44,10 +44,14 @@ class Axis:
         """How far the last window reaches past the input's end; negative where it stops short of it."""
         return self.reach - self.before - self.size
 
+    def inside(self, low: int = 0, high: int | None = None) -> np.ndarray:
+        """[windows, taps]: whether each tap reads an element in [low, high), by default one of the input."""
+        reads = self.stride * np.arange(self.out)[:, None] + self.dilation * np.arange(self.kernel) - self.before
+        return (reads >= low) & (reads < (self.size if high is None else high))
+
     def count(self, low: int, high: int) -> np.ndarray:
         """Per window, how many of its taps read elements in [low, high)."""
-        reads = self.stride * np.arange(self.out)[:, None] + self.dilation * np.arange(self.kernel) - self.before
-        return ((reads >= low) & (reads < high)).sum(1)
+        return self.inside(low, high).sum(1)
 
 
 def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None) -> tuple[Axis, ...]:
