@@ -110,12 +110,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _real(path: Path) -> Path:
     """Where the file really is: a link is followed, so that it stays a link."""
-    return Path(os.path.realpath(path)) if path.is_symlink() else path
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _mode(path: Path) -> int:
     """The permissions of the file that is replaced, else those the user gives to new files (mkstemp gives fewer)."""
-    if path.exists():
+    if os.path.exists(path):
         return stat.S_IMODE(path.stat().st_mode)
     with _UMASK:  # it can only be read by setting it
         mask = os.umask(0)

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxlrp.cli.options import Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.files import output_folder
 from onnxlrp.look import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
@@ -27,7 +27,7 @@ from onnxlrp.run.images import find_images, read_picture
 from onnxlrp.run.methods import DEFAULT as OWN
 from onnxlrp.run.methods import NAMES as METHODS
 from onnxlrp.run.methods import Method, parse_method
-from onnxlrp.run.names import class_slugs, refuse_existing, unique_stems
+from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
 from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top_table, write_case
@@ -117,11 +117,12 @@ def run(
     fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
     if preprocess is None and explainer.preprocessing is None:
         click.echo(f"Warning: {GUESS_WARNING}", err=True)
-    stems = unique_stems(paths)
+    stems, slugs = unique_stems(paths), _possible_slugs(explainer, choices)
+    refuse_long(stems, slugs, wishes.endings)
     if not force:
-        refuse_existing(Path(output), stems.values(), _possible_slugs(explainer, choices), wishes.endings)
-    for _ in ahead(lambda path: read_picture(path) and None, paths, WORKERS):
-        pass  # a bad one stops the run before it has begun
+        refuse_existing(Path(output), stems.values(), slugs, wishes.endings)
+    # Bad pictures stop the run before it has begun.
+    raise_if_any([problem for found in ahead(_unreadable, paths, WORKERS) for problem in found])
     folder = output_folder(output)
 
     def written(case: Case) -> Done:
@@ -132,6 +133,15 @@ def run(
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(written, case))
     _print_results(drawing_behind.results, paths, explainer)
+
+
+def _unreadable(path: Path) -> Sequence[Problem]:
+    """What is wrong with a picture, if anything is."""
+    try:
+        read_picture(path)
+    except OnnxLrpError as error:
+        return error.problems
+    return ()
 
 
 @contextlib.contextmanager

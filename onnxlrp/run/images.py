@@ -51,7 +51,10 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     problems: list[Problem] = []
     for place in places:
-        here = _at_place(Path(place))
+        try:
+            here = _at_place(Path(place))
+        except OSError as error:  # a name too long, a folder that may not be read
+            here = Problem(str(place), f"cannot be read ({error.strerror})", "check the path")
         if isinstance(here, Problem):
             problems.append(here)
         else:
@@ -68,9 +71,9 @@ def read_picture(path: str | Path) -> Picture:
     `OnnxLrpError` where the file is no picture, is cut off, is far too large, or has pixels without a known range.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OnnxLrpError(Problem(str(path), "is a folder", "name the pictures in it"))
     try:
+        if path.is_dir():
+            raise OnnxLrpError(Problem(str(path), "is a folder", "name the pictures in it"))
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
@@ -142,8 +145,11 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 def _not_a_picture(path: Path, error: Exception) -> Problem:
     """Why a file cannot be read as a picture, with the remedy for the formats doctors have."""
-    with open(path, "rb") as file:
-        head = file.read(132)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except OSError as failure:
+        return Problem(str(path), f"cannot be read ({failure.strerror})", "check the path")
     if not head:
         return Problem(str(path), "is empty (0 bytes)", "copy it again")
     if head[128:132] == b"DICM":

@@ -5,10 +5,13 @@ from __future__ import annotations
 import collections
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
+
+LONGEST = 255  # bytes of a file's name, on nearly every file system
+UNKNOWN = "99999"  # the longest class, where their number is not known
 
 
 def unique_stems(paths: Sequence[Path]) -> dict[Path, str]:
@@ -45,12 +48,26 @@ def class_slugs(labels: Sequence[str] | None, classes: int) -> list[str]:
     ]
 
 
+def refuse_long(stems: Mapping[Path, str], slugs: Sequence[str] | None, endings: Sequence[str]) -> None:
+    """Raise `OnnxLrpError` with every picture whose results could not be named: file systems limit a name's length."""
+    rest = max(len(os.fsencode(slug)) for slug in slugs or [UNKNOWN]) + max(map(len, endings)) + len("..")
+    lengths = {path: len(os.fsencode(stem)) + rest for path, stem in stems.items()}
+    reason = f"the names of its results would have {{}} bytes, and {LONGEST} is the most there can be"
+    raise_if_any(
+        [
+            Problem(str(path), reason.format(length), "give the picture a shorter name")
+            for path, length in lengths.items()
+            if length > LONGEST
+        ]
+    )
+
+
 def refuse_existing(folder: Path, stems: Iterable[str], slugs: Sequence[str] | None, endings: Sequence[str]) -> None:
     """Raise `OnnxLrpError` where `folder` holds a file that a run could replace.
 
     `slugs` are the classes that may be explained; None, where even their number is not known, means every number.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # no error where its name is too long: that is said when it is made
         return
     known_stems, known_slugs = set(stems), None if slugs is None else set(slugs)
     for name in sorted(os.listdir(folder)):

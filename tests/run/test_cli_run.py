@@ -181,6 +181,30 @@ def test_what_is_refused_writes_nothing(explainer_file: Write, pictures: list[Pa
     assert call(model, pictures[0], "--style", "poster").exit_code == 2
 
 
+def test_every_bad_picture_is_named(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    folder = pictures[0].parent
+    for name in ("a.png", "z.png"):
+        (folder / name).write_bytes(b"no picture")
+    error = refused("a.png: is not a picture", explainer_file(), folder, "-o", tmp_path / "out")
+    assert [Path(p.node).name for p in error.problems] == ["a.png", "z.png"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_would_be_too_long(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    model, out = explainer_file(), tmp_path / "out"
+    long = [p.rename(p.with_name(f"{letter * 248}.png")) for p, letter in zip(pictures[:2], "ab", strict=True)]
+    for more in ([], ["--force"], ["--target", "cat"]):
+        error = refused("Give the picture a shorter name", model, *long, pictures[2], "-o", out, *more)
+        assert [p.node for p in error.problems] == list(map(str, long))
+    refused("have 256 bytes, and 255 is the most", model, long[0], "-o", out, "--target", "cat")
+    refused("cannot be read (File name too long)", model, "x" * 300, "-o", out)
+    refused("cannot be made (File name too long)", model, pictures[2], "-o", tmp_path / ("x" * 300))
+    assert not out.exists()
+    fits = long[0].rename(long[0].with_name(f"{'ü' * 123}1.png"))
+    assert call(model, fits, "-o", out, "--target", "cat").exit_code == 0
+    assert names(out) == [f"{fits.stem}.cat.png"]
+
+
 def test_a_model_without_preprocessing_warns_of_the_guess(
     explainer_file: Write, pictures: list[Path], tmp_path: Path
 ) -> None:
