@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from onnxlrp.cli.options import how_pictures_enter, is_number, read_labels, read_options, what_to_explain
+from onnxlrp.cli.options import Place, how_pictures_enter, is_number, read_labels, read_options, what_to_explain
 from onnxlrp.cli.table import file_size, printable
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
@@ -25,7 +25,7 @@ SHOWN = 6  # outputs named on the terminal
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.option("-o", "path", metavar="FILE", help="The explainer to write.  [default: MODEL.lrp.onnx]")
+@click.option("-o", "path", type=Place(), metavar="FILE", help="The explainer to write.  [default: MODEL.lrp.onnx]")
 @what_to_explain
 @click.option(
     "--tap",

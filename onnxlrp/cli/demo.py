@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from onnxlrp.cli.options import Place
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import output_folder, write_whole
 from onnxlrp.measure.localisation import share_inside
@@ -38,7 +39,7 @@ class DemoFiles:
 
 
 @click.command()
-@click.option("-o", "--output", default="onnxlrp-demo", show_default=True, type=click.Path(), help="Where to write.")
+@click.option("-o", "--output", default="onnxlrp-demo", show_default=True, type=Place(), help="Where to write.")
 @click.option("--force", is_flag=True, help="Replace what an earlier demo wrote.")
 def demo(output: str, force: bool) -> None:
     """Explain a brain MRI with a classifier that comes along: writes the explainer and a heatmap, says what it saw."""

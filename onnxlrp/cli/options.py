@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,17 @@ class Word(click.Choice):
         except click.BadParameter as error:
             remedy = closest(str(value), [str(c) for c in self.choices])
             raise click.BadParameter(f"{error.message} {remedy[:1].upper()}{remedy[1:]}".strip(), ctx, param) from None
+
+
+class Place(click.Path):
+    """A file or folder. The empty path, which would be the folder one is in, is refused: a variable was not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; raises `OnnxLrpError`."""
+        if value == "" and param is not None:
+            reason = "names no file or folder"
+            raise OnnxLrpError(Problem(f"{param.opts[0]} ''", reason, "check that the variable is set"))
+        return super().convert(value, param, ctx)
 
 
 def _all(*options: Command) -> Callable[[Command], Command]:
@@ -113,18 +124,26 @@ def read_conditions(conditions: Sequence[str]) -> dict[str, list[int] | str]:
             raise OnnxLrpError(
                 Problem(f"--condition {text}", reason, "for example --condition 'layer4=3,17' or layer4=input")
             )
+        _refuse_again(f"--condition {text}", layer, found)
         found[layer] = INPUT if channels == INPUT else [int(c) for c in numbers]
     return found
 
 
+def _refuse_again(option: str, pattern: str, found: Mapping[str, object]) -> None:
+    """Raise `OnnxLrpError` where a pattern was given before: of two wishes for the same layers one would be lost."""
+    if pattern in found:
+        raise OnnxLrpError(Problem(option, f"'{pattern}' was given before", "give it once"))
+
+
 def read_rules(rules: Sequence[str]) -> dict[str, str]:
     """--rule PATTERN=RULE, as {pattern: rule}."""
-    found = {}
+    found: dict[str, str] = {}
     for text in rules:
         pattern, equals, rule = text.partition("=")
         if not equals or not pattern or not rule:
             reason = "is not of the form PATTERN=RULE"
             raise OnnxLrpError(Problem(f"--rule {text}", reason, "for example --rule 'Conv=gamma(0.1)'"))
+        _refuse_again(f"--rule {text}", pattern, found)
         found[pattern] = rule
     return found
 
@@ -209,7 +228,7 @@ def _json_labels(path: str, text: str) -> list[str]:
         given = json.loads(text)
         if isinstance(given, dict):
             given = [given[str(i)] for i in range(len(given))]
-        return [" ".join(n) if isinstance(n, list) else str(n) for n in given]
-    except (ValueError, KeyError):
+        return [" ".join(map(str, n)) if isinstance(n, list) else str(n) for n in given]
+    except (ValueError, KeyError, RecursionError):
         remedy = 'write a list ["cat", "dog"] or an object {"0": "cat", "1": "dog"}'
         raise OnnxLrpError(Problem(f"--labels {path}", "is not JSON with one name for every class", remedy)) from None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnxlrp.cli.options import Place
 from onnxlrp.cli.table import printable
 from onnxlrp.contract import PREPROCESS_PRESETS
 from onnxlrp.deploy.page_export import export_page
@@ -14,8 +15,10 @@ from onnxlrp.deploy.web_runtime import PACKAGE, VERSION
 
 @click.command()
 @click.argument("model", metavar="EXPLAINER", type=click.Path())
-@click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(), help="The folder to write.")
-@click.option("--sample", "samples", multiple=True, metavar="IMAGE", help="A picture to offer; may be repeated.")
+@click.option("-o", "--output", required=True, metavar="DIR", type=Place(), help="The folder to write.")
+@click.option(
+    "--sample", "samples", multiple=True, metavar="IMAGE", type=Place(), help="A picture to offer; may be repeated."
+)
 @click.option("--title", metavar="TEXT", help="The page's heading.  [default: the explainer's name]")
 @click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="Instead of what the explainer says.")
 @click.option("--webgpu/--no-webgpu", default=True, show_default=True, help="Bring the runtime for the GPU too (9 MB).")

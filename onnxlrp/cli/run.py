@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxlrp.cli.options import Word, read_conditions
+from onnxlrp.cli.options import Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.files import output_folder
@@ -58,8 +58,8 @@ class Model:
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.argument("images", nargs=-1, required=True, type=click.Path())
-@click.option("-o", "--output", default="heatmaps", show_default=True, type=click.Path(), help="Where to write.")
+@click.argument("images", nargs=-1, required=True, type=Place())
+@click.option("-o", "--output", default="heatmaps", show_default=True, type=Place(), help="Where to write.")
 @click.option(
     "--target", "targets", multiple=True, metavar="N|NAME|top1..topK|predicted",
     help="Class to explain; may be given several times.  [default: predicted]",

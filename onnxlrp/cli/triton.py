@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from onnxlrp.cli.options import Place
 from onnxlrp.cli.table import file_size
 from onnxlrp.deploy.triton import export_triton
 
 
 @click.command()
 @click.argument("model", metavar="EXPLAINER", type=click.Path())
-@click.argument("repository", metavar="REPOSITORY", type=click.Path())
+@click.argument("repository", metavar="REPOSITORY", type=Place())
 @click.option("--name", metavar="NAME", help="The model's name on the server.  [default: from the file's name]")
 @click.option(
     "--max-batch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import subprocess
@@ -15,6 +16,8 @@ import onnx
 import pytest
 from onnx import ModelProto
 from PIL import Image
+
+from onnxlrp import contract
 
 from . import classifiers
 from .conftest import Refused, invoke
@@ -265,6 +268,7 @@ def test_weights_that_do_not_fit_their_shape(written: Written, refused: Refused)
         (b"cat\ndog\n", "2 class names for 5 classes"),
         (b'["cat", "dog"', "is not JSON with one name for every class"),
         (b'{"0": "cat", "2": "dog"}', "is not JSON with one name for every class"),
+        (b"[" * 100_000, "is not JSON with one name for every class"),
         (b'["a", "b", "c", "d", "e", "f"]', "6 class names for 5 classes"),
     ],
 )
@@ -272,6 +276,14 @@ def test_bad_class_names(content: bytes | None, words: str, folder: Path, model:
     if content is not None:
         (folder / "names.txt").write_bytes(content)
     refused("convert", model, "--labels", "names.txt", words=words)
+
+
+def test_class_names_of_several_words(folder: Path, model: Path) -> None:
+    """As Keras has them, [identifier, name]; whatever is no text becomes one."""
+    (folder / "names.json").write_text('[["n01", "cat"], ["n02", 3], "dog", 4, null]')
+    assert invoke("convert", model, "--labels", "names.json").exit_code == 0
+    stored = {p.key: p.value for p in onnx.load("model.lrp.onnx").metadata_props}[contract.KEY_LABELS]
+    assert json.loads(stored) == ["n01 cat", "n02 3", "dog", "4", "None"]
 
 
 def test_class_names_that_are_a_folder(folder: Path, model: Path, refused: Refused) -> None:

@@ -114,6 +114,27 @@ def test_other_spellings(option: str, model: Path) -> None:
     assert invoke("convert", model, option).exit_code == 0
 
 
+@pytest.mark.parametrize("words", [("--rule", "Conv=zplus", "Conv=flat"), ("--condition", "Conv=1", "Conv=2")])
+def test_a_pattern_is_given_once(words: tuple[str, str, str], model: Path, refused: Refused) -> None:
+    option, one, other = words
+    for command in ("convert", "plan"):
+        said = f"{option} {other}: 'Conv' was given before. Give it once."
+        refused(command, model, option, one, option, other, words=said)
+
+
+def test_places_without_a_name(model: Path, refused: Refused) -> None:
+    """What a shell makes of a variable that is not set."""
+    for command in (
+        ["convert", model, "-o", ""],
+        ["run", model, "picture.png", "-o", ""],
+        ["run", model, ""],
+        ["demo", "-o", ""],
+        ["page", model, "-o", ""],
+        ["triton", model, ""],
+    ):
+        refused(*command, words=" '': names no file or folder. Check that the variable is set.")
+
+
 def test_commands_that_are_not_there(refused: Refused) -> None:
     refused("explain", words="No such command 'explain'")
     refused("convert", words="Missing argument 'MODEL'")
