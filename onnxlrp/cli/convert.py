@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import Place, how_pictures_enter, is_number, read_labels, read_options, what_to_explain
-from onnxlrp.cli.table import file_size, printable
+from onnxlrp.cli.table import file_size
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
@@ -19,6 +19,7 @@ from onnxlrp.explain.render import RENDER
 from onnxlrp.explain.target import Target
 from onnxlrp.files import refuse_existing
 from onnxlrp.look import DEFAULT, NAMES
+from onnxlrp.run.terminal import printable
 
 SHOWN = 6  # outputs named on the terminal
 

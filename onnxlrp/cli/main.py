@@ -17,9 +17,9 @@ from onnxlrp.cli.listing import composites, rules
 from onnxlrp.cli.page import page
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
-from onnxlrp.cli.table import printable
 from onnxlrp.cli.triton import triton
 from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.run.terminal import printable
 
 DEBUG = "ONNXLRP_DEBUG"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from onnxlrp.cli.options import Place
-from onnxlrp.cli.table import printable
 from onnxlrp.contract import PREPROCESS_PRESETS
 from onnxlrp.deploy.page_export import export_page
 from onnxlrp.deploy.web_runtime import PACKAGE, VERSION
+from onnxlrp.run.terminal import printable
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain
-from onnxlrp.cli.table import printable, table
+from onnxlrp.cli.table import table
 from onnxlrp.errors import OnnxLrpError
 from onnxlrp.explain.assemble import assemble
 from onnxlrp.explain.composite_file import write
@@ -18,6 +18,7 @@ from onnxlrp.explain.examine import Study, examine
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Step
 from onnxlrp.graph.facts import Facts
+from onnxlrp.run.terminal import printable
 
 HEAD = ("layer", "nodes", "output", "rule", "why")
 

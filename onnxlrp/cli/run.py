@@ -34,6 +34,7 @@ from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
+from onnxlrp.run.terminal import printable
 
 MOST_TABLES = 8  # pictures; above it, one line each
 UNITS = 1000  # of the progress bar, a picture
@@ -192,7 +193,7 @@ def _open(
         warnings.simplefilter("always", RuntimeWarning)
         explainer = Explainer(model, *place, **{k: v for k, v in options.items() if v})
     for warning in caught:
-        click.echo(f"Warning: {warning.message}", err=True)
+        click.echo(printable(f"Warning: {warning.message}"), err=True)
     method.check(explainer)
     _check_form(explainer, method, taps)
     return Model(explainer, method, {} if explainer.converted else _masks(explainer, conditions))

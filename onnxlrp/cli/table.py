@@ -1,4 +1,4 @@
-"""Plain tables for the terminal, and how names from models are shown there."""
+"""Plain tables for the terminal, and the sizes of files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import click
+
+from onnxlrp.run.terminal import columns, cut, padded, printable
 
 Keep = Literal["start", "end"]
 NARROW = 10  # characters that a column keeps at least
@@ -24,15 +26,15 @@ def table(
     Where it is too narrow, the columns in `give` lose what lies beyond their start or end, the widest ones first.
     """
     cells = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(head))]
     room = (width or terminal_width()) - len(GAP) * (len(head) - 1)
     able = [i for i, name in enumerate(head) if name in give]
     while sum(widths) > room and any(widths[i] > NARROW for i in able):
         widths[max(able, key=lambda i: widths[i])] -= 1
 
     def line(row: Sequence[str]) -> str:
-        fitted = [_cut(c, w, give.get(name, "start")) for c, w, name in zip(row, widths, head, strict=True)]
-        return GAP.join(c.ljust(w) for c, w in zip(fitted, widths, strict=True)).rstrip()
+        fitted = [cut(c, w, give.get(name) == "end") for c, w, name in zip(row, widths, head, strict=True)]
+        return GAP.join(padded(c, w) for c, w in zip(fitted, widths, strict=True)).rstrip()
 
     first, *others = map(line, cells)
     return "\n".join([click.style(first, bold=True), GAP.join("─" * w for w in widths), *others])
@@ -45,11 +47,6 @@ def terminal_width() -> int:
     return sys.maxsize
 
 
-def printable(text: str) -> str:
-    """The text with control characters escaped: names in a model can be anything, and a terminal obeys some of it."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def file_size(path: Path) -> str:
     """A file's size as a person reads it: 87 kB, 3.1 MB, 553 MB, 2.2 GB."""
     size = float(path.stat().st_size)
@@ -58,9 +55,3 @@ def file_size(path: Path) -> str:
             break
         size /= 1000
     return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
-
-
-def _cut(cell: str, width: int, keep: Keep) -> str:
-    if len(cell) <= width:
-        return cell
-    return f"…{cell[len(cell) - width + 1 :]}" if keep == "end" else f"{cell[: width - 1]}…"

@@ -24,6 +24,7 @@ from onnxlrp.run.names import class_slugs
 from onnxlrp.run.page import panel
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import class_name, ranking
+from onnxlrp.run.terminal import columns, padded, printable
 
 FORMATS = ("png", "npy", "json")
 STYLES = ("panel", "overlay", "heatmap")
@@ -134,22 +135,21 @@ def top_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str
     first, shown = cases[0], dict(zip((c.target for c in cases), files, strict=True))
     order = ranking(first.scores)
     rows = first.top + [c.target for c in cases if c.target not in first.top]
-    width = max([len("class"), *(len(class_name(i, labels)) for i in rows)])
-    lines = [str(first.path), f"  {'rank':>4}  {'class':<{width}}  probability"]
-    for index in rows:
-        mark = f"  <- explained: {shown[index]}" if index in shown else ""
+    names = [printable(class_name(index, labels)) for index in rows]
+    width = max(columns(name) for name in ("class", *names))
+    lines = [printable(str(first.path)), f"  {'rank':>4}  {padded('class', width)}  probability"]
+    for index, name in zip(rows, names, strict=True):
+        mark = printable(f"  <- explained: {shown[index]}") if index in shown else ""
         rank, chance = order.index(index) + 1, percent(float(first.probabilities[index]))
-        lines.append(f"  {rank:>4}  {class_name(index, labels):<{width}}  {chance:>11}{mark}")
+        lines.append(f"  {rank:>4}  {padded(name, width)}  {chance:>11}{mark}")
     return "\n".join(lines)
 
 
 def summary_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str] | None) -> str:
     """One line a case, for runs with many pictures: picture, class, probability, file."""
-    names = [class_name(c.target, labels) for c in cases]
-    left = max(len("image"), *(len(c.path.name) for c in cases))
-    middle = max(len("class"), *(len(name) for name in names))
-    lines = [f"{'image':<{left}}  {'class':<{middle}}  probability  file"]
-    for case, name, file in zip(cases, names, files, strict=True):
-        chance = percent(float(case.probabilities[case.target]))
-        lines.append(f"{case.path.name:<{left}}  {name:<{middle}}  {chance:>11}  {file}")
-    return "\n".join(lines)
+    images = ["image", *(printable(c.path.name) for c in cases)]
+    names = ["class", *(printable(class_name(c.target, labels)) for c in cases)]
+    chances = ["probability", *(f"{percent(float(c.probabilities[c.target])):>11}" for c in cases)]
+    left, middle = max(map(columns, images)), max(map(columns, names))
+    rows = zip(images, names, chances, ["file", *(printable(str(file)) for file in files)], strict=True)
+    return "\n".join(f"{padded(i, left)}  {padded(n, middle)}  {chance}  {file}" for i, n, chance, file in rows)

@@ -8,7 +8,8 @@ import click
 import pytest
 
 from onnxlrp.cli.main import main
-from onnxlrp.cli.table import file_size, printable, table
+from onnxlrp.cli.table import file_size, table
+from onnxlrp.run.terminal import columns, cut, padded, printable
 
 from .conftest import invoke
 
@@ -48,6 +49,15 @@ def test_names_cannot_command_the_terminal() -> None:
     assert printable("a\x1b[31m\nb") == "a\\x1b[31m\\nb"
     assert printable("ü€ 😀×") == "ü€ 😀×"
     assert "\x1b" not in table(("a",), [("\x1b[2J",)], {}, 80).splitlines()[2]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    lines = table(("a", "b"), [("肿瘤", "x"), ("e\u0301", "y"), ("tumour", "z")], {"a": "end"}, 12).splitlines()
+    assert [columns(line[: line.index(c)]) for line, c in zip(lines[2:], "xyz", strict=True)] == [8, 8, 8]
+    for width in (1, 4, 5, 9):
+        for keep_end in (False, True):
+            assert columns(padded(cut("良性肿瘤ab", width, keep_end), width)) == width
+    assert (cut("良性肿瘤", 5), cut("良性肿瘤", 5, keep_end=True)) == ("良性…", "…肿瘤")
 
 
 @pytest.mark.parametrize(

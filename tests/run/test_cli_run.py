@@ -228,6 +228,20 @@ def test_many_pictures_get_one_line_each(explainer_file: Write, tmp_path: Path) 
     assert "rank" not in result.stdout
 
 
+@pytest.mark.parametrize("count", [1, 10])
+def test_names_cannot_command_the_terminal(explainer_file: Write, tmp_path: Path, count: int) -> None:
+    model = explainer_file(metadata={"onnxlrp.labels": json.dumps(["\x1b[31mred", "黑\r", "\x07"])})
+    folder = tmp_path / "\x1b[2Jfolder"
+    folder.mkdir()
+    for index in range(count):
+        Image.new("RGB", (8, 8), (25 * index, 9, 0)).save(folder / f"\x1b[1m{index}.png")
+    result = call(model, folder, "-o", tmp_path / "out", "--target", "top3")
+    assert result.exit_code == 0, result.output
+    assert all(line.isprintable() for line in result.output.splitlines())
+    assert "\\x1b[31mred" in result.output
+    assert "黑\\r" in result.output
+
+
 def test_relevance_that_is_not_finite_is_a_run_error(
     explainer_file: Write, pictures: list[Path], tmp_path: Path
 ) -> None:
