@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +19,13 @@ UNIT = 8
 MARGIN = 6 * UNIT
 GAP = 3 * UNIT
 
+BETWEEN = "  ·  "  # the parts of a subtitle
+INSTEAD = {"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss"}
+LACKING = "?"
+
 INK, MUTED, LINE = (24, 28, 36), (112, 119, 132), (222, 225, 230)
 TITLE, SUBTITLE, CAPTION, SMALL, TINY = 30, 16, 16, 14, 12
+LEADING = SUBTITLE + UNIT  # from line to line
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -33,13 +39,13 @@ class Heading:
     subtitle: str = ""
 
 
-def heading_height(heading: Heading) -> int:
-    """The height in pixels of a heading and the space below it."""
-    return TITLE + (UNIT + SUBTITLE if heading.subtitle else 0) + 4 * UNIT
+def heading_height(heading: Heading, width: int) -> int:
+    """The height in pixels of a heading on `width` pixels, and of the space below it."""
+    return TITLE + len(_lines(heading.subtitle, width)) * LEADING + 4 * UNIT
 
 
 def draw_heading(draw: ImageDraw.ImageDraw, heading: Heading, width: int) -> None:
-    """The title with its probability in a lighter ink, and the line below."""
+    """The title with its probability in a lighter ink, and the lines below."""
     chance = "" if heading.probability is None else percent(heading.probability)
     room = width - (text_width(chance, font(TITLE)) + 2 * UNIT if chance else 0)
     title = shortened(heading.title, font(TITLE), room)
@@ -48,8 +54,25 @@ def draw_heading(draw: ImageDraw.ImageDraw, heading: Heading, width: int) -> Non
     if chance:
         left = MARGIN + text_width(title, font(TITLE)) + 2 * UNIT
         draw.text((left, base), chance, MUTED, font(TITLE), anchor="ls")
-    subtitle = shortened(heading.subtitle, font(SUBTITLE), width)
-    draw.text((MARGIN, base + 2 * UNIT + SUBTITLE), subtitle, MUTED, font(SUBTITLE), anchor="ls")
+    for number, line in enumerate(_lines(heading.subtitle, width)):
+        draw.text((MARGIN, base + 2 * UNIT + SUBTITLE + number * LEADING), line, MUTED, font(SUBTITLE), anchor="ls")
+
+
+def _lines(subtitle: str, width: int) -> list[str]:
+    """The line below a title, broken between its parts, and within a part between words, where it is too long."""
+    lines: list[str] = []
+    for part in subtitle.split(BETWEEN) if subtitle else ():
+        if lines and text_width(lettered(lines[-1] + BETWEEN + part), font(SUBTITLE)) <= width:
+            lines[-1] += BETWEEN + part
+            continue
+        lines.append("")
+        for word in part.split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and text_width(lettered(longer), font(SUBTITLE)) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return [shortened(line, font(SUBTITLE), width) for line in lines]
 
 
 def percent(probability: float) -> str:
@@ -70,8 +93,24 @@ def paste_framed(page: Image.Image, tile: Image.Image, corner: tuple[int, int]) 
 
 @functools.cache
 def font(size: int) -> Font:
-    """Pillow's own font at a height in pixels. It has no minus, times, dash or sum sign."""
+    """Pillow's own font at a height in pixels. It has ASCII and a few quotes and dots; see `lettered`."""
     return ImageFont.load_default(size=size)
+
+
+@functools.cache
+def has_letter(character: str) -> bool:
+    """Whether the font can draw a character: it draws all that it lacks alike."""
+    lacking, drawn = (font(SMALL).getmask(c) for c in ("\uffff", character))
+    return drawn.size != lacking.size or bytes(drawn) != bytes(lacking)
+
+
+def lettered(text: str) -> str:
+    """The text in the letters that the font has: without accents, and with a question mark for each that it lacks."""
+    if text.isascii() and text.isprintable():
+        return text
+    known = (c if has_letter(c) else INSTEAD.get(c) or unicodedata.normalize("NFKD", c) for c in text)
+    plain = "".join(c for c in "".join(known) if not unicodedata.combining(c))
+    return "".join(c if has_letter(c) else LACKING for c in plain)
 
 
 def text_width(text: str, font: Font) -> int:
@@ -80,7 +119,8 @@ def text_width(text: str, font: Font) -> int:
 
 
 def shortened(text: str, font: Font, width: int, tail: bool = False) -> str:
-    """`text`, its end left out where it is wider than `width` pixels; with `tail` its beginning."""
+    """`text` as `lettered`, its end left out where it is wider than `width` pixels; with `tail` its beginning."""
+    text = lettered(text)
     if text_width(text, font) <= width:
         return text
     for keep in range(len(text) - 1, 0, -1):

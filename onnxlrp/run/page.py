@@ -61,16 +61,17 @@ def panel(
     ]
     ticks = _ticks(scaled.limit, cmap)
     bar_width = BAR + UNIT + max(text_width(text, font(SMALL)) for _, text in ticks)
-    top = MARGIN + heading_height(heading)
-    page_width = 2 * MARGIN + 3 * width + 3 * GAP + bar_width
+    pitch = GAP + max(width, *(text_width(caption, font(CAPTION)) for caption, _ in tiles))
+    page_width = 2 * MARGIN + len(tiles) * pitch + bar_width
+    top = MARGIN + heading_height(heading, page_width - 2 * MARGIN)
     page = Image.new("RGB", (page_width, top + CAPTION + 2 * UNIT + height + MARGIN), "white")
     draw = ImageDraw.Draw(page)
     draw_heading(draw, heading, page_width - 2 * MARGIN)
     for index, (caption, tile) in enumerate(tiles):
-        left = MARGIN + index * (width + GAP)
+        left = MARGIN + index * pitch
         draw.text((left, top), caption, MUTED, font(CAPTION))
         paste_framed(page, tile, (left, top + CAPTION + 2 * UNIT))
-    _draw_bar(page, (MARGIN + 3 * (width + GAP), top + CAPTION + 2 * UNIT), height, cmap, ticks)
+    _draw_bar(page, (MARGIN + len(tiles) * pitch, top + CAPTION + 2 * UNIT), height, cmap, ticks)
     return page
 
 

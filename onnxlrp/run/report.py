@@ -15,7 +15,7 @@ from onnxlrp import look
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import write_whole
-from onnxlrp.run.drawing import Heading, percent
+from onnxlrp.run.drawing import BETWEEN, LACKING, Heading, lettered, percent
 from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
@@ -78,7 +78,9 @@ def heading(case: Case, explainer: Explainer, wishes: Wishes, note: str = "") ->
     place = f"class {case.target}, rank {rank} of {len(case.scores)}"
     parts = [case.path.name, place, how(explainer, wishes.method), note]
     name = class_name(case.target, explainer.labels)
-    subtitle = "  ·  ".join(part for part in parts if part)
+    if LACKING in lettered(name) and LACKING not in name:  # a name in another script: its number says more than boxes
+        name = class_name(case.target, None)
+    subtitle = BETWEEN.join(part for part in parts if part)
     return Heading(name[:1].upper() + name[1:], float(case.probabilities[case.target]), subtitle)
 
 

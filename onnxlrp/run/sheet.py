@@ -5,7 +5,6 @@ What has no pixels has a form of its own: a short vector is drawn as bars, a lon
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +31,7 @@ from onnxlrp.run.drawing import (
     heading_height,
     paste_framed,
     shortened,
+    text_width,
 )
 from onnxlrp.run.heatmap import PERCENTILE, as_map, colour, normalise
 
@@ -112,7 +112,7 @@ def channel_sheet(
     for row, line, height in zip(rows, drawn, heights, strict=True):
         title = shortened(row.title, font(SMALL), width - 20 * UNIT, tail=True)
         draw.text((MARGIN, top), title, INK, font(SMALL))
-        left = MARGIN + math.ceil(font(SMALL).getlength(title)) + 2 * UNIT
+        left = MARGIN + text_width(title, font(SMALL)) + 2 * UNIT
         draw.text((left, top + SMALL - TINY), row.note, MUTED, font(TINY))
         for column, (tile, image) in enumerate(zip((row.whole, *row.channels), line, strict=True)):
             left = MARGIN + column * (CHANNEL_TILE + 2 * UNIT) + (GAP if column else 0)
@@ -124,7 +124,7 @@ def channel_sheet(
 
 def _page(size: tuple[int, int], heading: Heading | None) -> Image.Image:
     """A white page with room for `size` below its heading and within its margins."""
-    height = heading_height(heading) if heading else 0
+    height = heading_height(heading, size[0]) if heading else 0
     page = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + height + 2 * MARGIN), "white")
     if heading:
         draw_heading(ImageDraw.Draw(page), heading, size[0])
@@ -147,10 +147,11 @@ def _place(page: Image.Image, tile: Tile, image: Image.Image, corner: tuple[int,
 
 
 def _caption(draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], width: int) -> None:
-    """A channel's number at the left and its share at the right."""
+    """A channel's number at the left and its share at the right, or behind it where the tile is narrow."""
     left, top = corner
+    right = left + max(width, text_width(tile.title, font(TINY)) + UNIT + text_width(tile.note, font(TINY)))
     draw.text((left, top), tile.title, INK if tile.note else MUTED, font(TINY))
-    draw.text((left + width, top), tile.note, MUTED, font(TINY), anchor="ra")
+    draw.text((right, top), tile.note, MUTED, font(TINY), anchor="ra")
 
 
 def _alike(tiles: Sequence[Tile], cmap: str, percentile: float) -> list[Image.Image]:

@@ -18,6 +18,7 @@ from onnxlrp.errors import OnnxLrpError, RunError
 from onnxlrp.run.explaining import explain_pictures
 from onnxlrp.run.names import class_slugs, unique_stems
 from onnxlrp.run.preparing import Prepared
+from onnxlrp.run.report import Wishes, heading, record
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, wanted
 
@@ -240,6 +241,15 @@ def test_names_cannot_command_the_terminal(explainer_file: Write, tmp_path: Path
     assert all(line.isprintable() for line in result.output.splitlines())
     assert "\\x1b[31mred" in result.output
     assert "黑\\r" in result.output
+
+
+def test_a_name_in_letters_that_the_font_lacks_is_drawn_as_a_number(build: Callable[..., onnx.ModelProto]) -> None:
+    labels = ["脑部病变", "Löwe", "what?"]
+    explainer = Explainer(build(metadata={"onnxlrp.labels": json.dumps(labels)}), "cpu")
+    prepared = [Prepared(np.ones((3, 8, 8), np.float32), np.zeros((8, 8, 3), np.uint8))]
+    cases = list(explain_pictures(explainer, [Path("a.png")], prepared, [Choice(0), Choice(1), Choice(2)]))
+    assert [heading(case, explainer, Wishes()).title for case in cases] == ["Class 0", "Löwe", "What?"]
+    assert [record(case, explainer, Wishes())["name"] for case in cases] == labels
 
 
 def test_relevance_that_is_not_finite_is_a_run_error(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from onnxlrp import heatmap, look
 from onnxlrp.errors import OnnxLrpError
-from onnxlrp.run.drawing import percent
+from onnxlrp.run.drawing import BETWEEN, LEADING, _lines, font, heading_height, lettered, percent, shortened, text_width
 from onnxlrp.run.region import strongest_region
 
 NEUTRAL = {"bwr": 255, "seismic": 255, "coldnhot": 0, "hot": 0, "gray": 0}
@@ -108,6 +108,42 @@ def test_a_panel_keeps_each_value_one_square() -> None:
     hits = np.all(page == strongest, axis=2)
     rows, columns = np.nonzero(hits[:, : page.shape[1] // 2 + 60])
     assert len(rows) == 40 * 40 == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
+def test_a_narrow_panel_leaves_room_for_its_captions() -> None:
+    shown, words = np.zeros((200, 24, 3), np.uint8), font(16)
+    page = heatmap.panel(shown, np.ones((200, 24)), heatmap.Heading("cat"))
+    assert page.width > 3 * text_width("Relevance", words)
+    alone = heatmap.panel(shown, np.ones((200, 24)), heatmap.Heading("cat", subtitle=BETWEEN.join(["a line"] * 20)))
+    assert (alone.width, alone.height > page.height + 2 * LEADING) == (page.width, True)
+
+
+def test_a_long_line_is_broken_between_its_parts_then_between_words() -> None:
+    parts = ["photo.png", "class 3, rank 1 of 4", "epsilon_plus_flat", "the most relevant channels of each layer"]
+    subtitle = BETWEEN.join(parts)
+    for width in (2000, 600, 300, 170):
+        lines = _lines(subtitle, width)
+        assert all(text_width(line, font(16)) <= width for line in lines)
+        assert " ".join(lines).replace(" · ", " ").split() == " ".join(parts).split()
+        assert heading_height(heatmap.Heading("cat", subtitle=subtitle), width) == 62 + len(lines) * LEADING
+    assert [len(_lines(subtitle, width)) for width in (2000, 600)] == [1, 2]
+    assert _lines("", 100) == []
+    assert _lines("a" * 99, 100)[0].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("Löwe, né à Åre", "Lowe, ne a Are"),
+        ("3 × 4 − 1 – ß", "3 x 4 - 1 - ss"),
+        ("脑部 a", "?? a"),
+        ("\x1b[31m\n", "?[31m?"),
+        ("plain · …", "plain · …"),
+    ],
+)
+def test_texts_in_the_letters_of_the_font(text: str, drawn: str) -> None:
+    assert lettered(text) == drawn
+    assert shortened(text, font(14), 500) == drawn
 
 
 def test_contact_sheet_holds_every_map() -> None:
