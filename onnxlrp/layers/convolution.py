@@ -61,7 +61,7 @@ class Convolution:
             return self.build.add(self._window_sums(x), self._channelwise(b))
         if isinstance(x, One):
             x = self.build.broadcast(self.build.constant(1.0, w), (1, self.inputs, *self.sizes))
-        assert isinstance(x, Value)
+        assert isinstance(x, Value) and isinstance(w, Value)
         if self.groups == 1 and len(self.axes) == 2 and x.repeats is not None and x.repeats.size <= self.inputs:
             return self.build.add(self._level(x.repeats, w), self._channelwise(b))
         bias = b if not isinstance(b, One) else self.build.constant(np.ones(self.outputs), w)
@@ -75,7 +75,7 @@ class Convolution:
         """A(w) x where x is level, one value a channel: w summed over each window's taps that lie inside the input.
         Runtimes fold it when they load the model, and OpenCV refuses a convolution of a constant."""
         build, x = self.build, self.build.constant(values, w)
-        taps = build.op("ReduceSum", build.mul(w, x), build.integers([1]), keepdims=0, step="taps")
+        taps = build.op("ReduceSum", build.op("Mul", w, x), build.integers([1]), keepdims=0, step="taps")
         rows, columns = (build.constant(a.inside(), w) for a in self.axes)
         sums = build.op("MatMul", build.op("MatMul", rows, taps), build.op("Transpose", columns, perm=[1, 0]))
         return build.op("Unsqueeze", sums, build.integers([0]), step="level")

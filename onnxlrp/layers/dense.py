@@ -79,7 +79,7 @@ def _dense(node: NodeProto, build: Builder, w: Symbol, b: Symbol, transposed: bo
             return (sums(s, sizes[1]),)
         if sizes[0] == sizes[1]:
             # OpenVINO's CPU plugin is silently wrong where one square weight is multiplied from both sides.
-            w = build.op("Neg", build.op("Neg", w))
+            s, w = build.op("Neg", s), build.op("Neg", w)
         return (multiply(s, w, not transposed),)
 
     out_axis, in_axis = (0, 1) if transposed else (1, 0)
