@@ -8,7 +8,7 @@ where it is not a plain word.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -64,6 +64,20 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 Layout = Literal["NCHW", "NHWC"]
 ColorOrder = Literal["RGB", "BGR", "L"]
+
+
+CHANNELS = (1, 3, 4)  # how many a picture can have
+
+
+def told_layout(shape: Sequence[object]) -> Layout | None:
+    """Where the channels of an input [N, …] are, as its shape gives away: at that end, first or last, which has as few
+    as a picture; None where both or neither have."""
+    if len(shape) < 3:
+        return None
+    first, last = shape[1] in CHANNELS, shape[-1] in CHANNELS
+    if first == last:
+        return None
+    return "NCHW" if first else "NHWC"
 
 
 @dataclass(frozen=True)

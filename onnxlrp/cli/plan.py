@@ -67,17 +67,17 @@ def show_cost(study: Study) -> None:
     """Print what each layer costs for one sample, and the ratio that the rules imply."""
     rows = [c for c in costs(study, assemble(study, emit(study))) if c.forward.flops or c.relevance.flops]
     total = LayerCost("all", sum((c.forward for c in rows), Cost()), sum((c.relevance for c in rows), Cost()))
-    head = ("layer", "forward MFLOP", "MB", "relevance MFLOP", "MB", "× forward")
+    head = ("layer", "forward MFLOP", "forward MB", "relevance MFLOP", "relevance MB", "× forward")
     click.echo(table(head, [_cost_row(c) for c in (*rows, total)], {"layer": "end"}))
     ratio = 1 + total.relevance.flops / max(total.forward.flops, 1)
     click.echo(f"\nOne explanation is at best {ratio:.2f} forward passes, counted in operations.")
 
 
 def _cost_row(cost: LayerCost) -> tuple[str, ...]:
-    """One layer's line; the last column is relevance and forward over forward."""
+    """One layer's line; the last column is relevance and forward over forward, where there is a forward."""
     numbers = [v / 1e6 for c in (cost.forward, cost.relevance) for v in (c.flops, c.moved)]
-    ratio = 1 + cost.relevance.flops / cost.forward.flops if cost.forward.flops else float("nan")
-    return cost.name, *(f"{v:,.1f}" for v in numbers), f"{ratio:.2f}"
+    ratio = f"{1 + cost.relevance.flops / cost.forward.flops:.2f}" if cost.forward.flops else "–"
+    return cost.name, *(f"{v:,.1f}" for v in numbers), ratio
 
 
 def _row(step: Step, facts: Facts, composite: str) -> tuple[str, ...]:

@@ -16,13 +16,12 @@ from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
 
 RANKS = (3, 4, 5)  # [N, C, L], [N, C, H, W], [N, C, D, H, W], or with C last
-FEW = (1, 3, 4)  # numbers of channels that tell a channel axis from a spatial one
 
 
 def image_input(model: Model, name: str | None) -> str:
     """The input to explain: the named one, or the only one that can be an image."""
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
-    described = "; ".join(f"{k} {shown(declared_shape(v.type))}" for k, v in _named(model))
+    described = "; ".join(f"{v.name} {shown(declared_shape(v.type))}" for v in model.inputs)
     if name is not None and name not in inputs:
         reason = f"the model has no such input: {described}"
         raise OnnxLrpError(Problem(f"--input {name}", reason, closest(name, inputs, "choose one of these")))
@@ -32,18 +31,12 @@ def image_input(model: Model, name: str | None) -> str:
             reason = f"is no image: {described}; a float tensor of rank 3 to 5 is needed"
             raise OnnxLrpError(Problem(f"--input {name}", reason, "choose another input"))
         return name
-    if len(images) == 1 and len(inputs) == 1:
-        return images[0]
     if not images:
         reason = f"has no image input (a float tensor [N, C, H, W] or [N, H, W, C]): {described or 'no input at all'}"
         raise OnnxLrpError(Problem(model.name, reason, "export the model with its image as an input"))
     if len(images) == 1:
         return images[0]
     raise OnnxLrpError(Problem(model.name, f"has several image inputs: {described}", "choose one with --input NAME"))
-
-
-def _named(model: Model):  # type: ignore[no-untyped-def]
-    return [(v.name, v) for v in model.inputs]
 
 
 def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> list[int | None]:
@@ -82,10 +75,12 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
 
 def check_target(target: object, classes: int) -> None:
     """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number."""
-    if target in ("input", "predicted") or (type(target) is int and 0 <= target < classes):
+    words = ("input", "predicted")
+    if target in words or (type(target) is int and 0 <= target < classes):
         return
-    reason = f"the model has {classes} classes" if type(target) is int else "is neither 'predicted' nor a class number"
-    raise OnnxLrpError(Problem(f"--target {target}", reason, f"choose 0 to {classes - 1}, or predicted"))
+    reason = f"the model has {classes} classes" if type(target) is int else "is no class number, and no word for one"
+    remedy = closest(str(target), words, f"choose 0 to {classes - 1}, {' or '.join(words)}")
+    raise OnnxLrpError(Problem(f"--target {target}", reason, remedy))
 
 
 def check_labels(labels: Sequence[str] | None, classes: int, where: str) -> None:
@@ -122,8 +117,7 @@ def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -
 def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preprocessing:
     """The pre-processing for an input of this shape [N, C, H, W] or [N, H, W, C]; raises `OnnxLrpError` where it does
     not fit."""
-    last = shape[-1] in FEW and shape[1] not in FEW
-    if last and preprocess.layout == "NCHW":
+    if preprocess.layout == "NCHW" and contract.told_layout(shape) == "NHWC":
         preprocess = dataclasses.replace(preprocess, layout="NHWC")
     channels, height, width = shape[1:] if preprocess.layout == "NCHW" else (shape[3], shape[1], shape[2])
     size = (height, width)
@@ -145,7 +139,7 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
         problems.append(
             Problem("--std" if 0 in preprocess.std else "--scale", "is 0, and pixels are divided by it", "give another")
         )
-    if channels not in FEW or (preprocess.color_order == "L") != (channels == 1):
+    if channels not in contract.CHANNELS or (preprocess.color_order == "L") != (channels == 1):
         order = preprocess.color_order
         reason = f"the input {shown(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
         problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
@@ -155,10 +149,9 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
 
 
 def channel_axis(shape: Shape, preprocess: contract.Preprocessing | None) -> int:
-    """The image's channel axis: as the pre-processing says, else the one of 1, 3 or 4 elements, else axis 1."""
-    if preprocess is not None:
-        return 1 if preprocess.layout == "NCHW" else len(shape) - 1
-    return len(shape) - 1 if shape[-1] in FEW and shape[1] not in FEW else 1
+    """The image's channel axis: as the pre-processing says, else as the shape gives away, else axis 1."""
+    layout = contract.told_layout(shape) if preprocess is None else preprocess.layout
+    return len(shape) - 1 if layout == "NHWC" else 1
 
 
 def tapped(patterns: Sequence[str], layers: Sequence[Layer]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxlrp.contract import LUMINANCE, PREPROCESS_PRESETS, Layout, Preprocessing
+from onnxlrp.contract import LUMINANCE, PREPROCESS_PRESETS, Layout, Preprocessing, told_layout
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run.images import Picture, resized
 
@@ -74,7 +74,7 @@ def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None)
         reason = f"has {len(shape)} axes, a batch of pictures has 4"
         raise OnnxLrpError(Problem("the model's input", reason, USE_PYTHON))
     way = _chosen(stated, override)
-    layout = _layout(shape) or (stated.layout if stated else way.layout)
+    layout = told_layout(shape) or (stated.layout if stated else way.layout)
     if stated and override is None and layout != stated.layout:
         reason = f"is {_text(shape)}, which does not fit the stated layout {stated.layout}"
         raise OnnxLrpError(Problem("the model's input", reason, f"convert it with --layout {layout}"))
@@ -107,17 +107,7 @@ def _preset(presets: Mapping[str, Preprocessing], name: str) -> Preprocessing:
 
 def layout_of(shape: Shape, stated: Preprocessing | None = None) -> Layout:
     """Where an input's channels are: as its shape gives away, else as the model says (`stated`), else first."""
-    return _layout(shape) or (stated.layout if stated else "NCHW")
-
-
-def _layout(shape: Shape) -> Layout | None:
-    """The layout that the channel axis gives away; None where both or neither axis could be it."""
-    if len(shape) != 4:
-        return None
-    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
-    if first == last:
-        return None
-    return "NCHW" if first else "NHWC"
+    return told_layout(shape) or (stated.layout if stated else "NCHW")
 
 
 def _size(declared: tuple[int | None, int | None], stated: tuple[int, int] | None) -> tuple[int, int] | None:

@@ -79,12 +79,14 @@ CONVERT = [
     ("--tap=nothing", "--tap nothing: matches no layer on the way"),
     ("--activations=nothing", "--activations nothing: matches no tensor"),
     *(
-        (f"--target={text}", f"--target {text}: {reason}. Choose 0 to 4, or predicted.")
+        (f"--target={text}", f"--target {text}: {reason}. Choose 0 to 4, input or predicted.")
         for text, reason in [
             ("5", "the model has 5 classes"), ("-1", "the model has 5 classes"), ("9" * 30, "the model has 5 classes"),
-            *((word, "is neither 'predicted' nor a class number") for word in ("best", "", "1.5", "²", "--5", "INPUT")),
+            *((word, "is no class number, and no word for one") for word in ("best", "", "1.5", "²", "--5")),
         ]
     ),
+    ("--target=INPUT", "Did you mean input? Choose 0 to 4, input or predicted."),
+    ("--target=predict", "Did you mean predicted? Choose"),
 ]  # fmt: skip
 
 

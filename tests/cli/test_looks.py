@@ -13,6 +13,7 @@ from onnxlrp.run.terminal import columns, cut, padded, printable
 
 from .conftest import invoke
 
+CLASSIFIER = Path(__file__).parents[2] / "graphs" / "models" / "mri_resnet.onnx"
 HEAD = ("layer", "nodes", "output", "rule", "why")
 ROWS = [
     ("/features/features.0/Conv_and_a_long_name_of_a_module", "Conv", "N×64×224×224", "flat", "first layer, dense"),
@@ -43,6 +44,17 @@ def test_a_plan_fits(columns: str, model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("COLUMNS", columns)
     lines = invoke("plan", model, "--rule", "Conv=gamma(0.125)").stdout.splitlines()
     assert max(map(len, lines[1:-1])) <= int(columns)
+
+
+def test_costs_have_a_unit_each_and_no_number_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    said = invoke("plan", CLASSIFIER, "--cost").stdout
+    (head,) = (line for line in said.splitlines() if "MFLOP" in line)
+    assert [w for w in head.split("  ") if w] == [
+        "layer", "forward MFLOP", "forward MB", "relevance MFLOP", "relevance MB", "× forward"
+    ]  # fmt: skip
+    assert "nan" not in said
+    assert next(line for line in said.splitlines() if line.startswith("other")).endswith("–")
 
 
 def test_names_cannot_command_the_terminal() -> None:

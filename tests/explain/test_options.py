@@ -83,7 +83,7 @@ WRONG: list[tuple[Mapping[str, Any], str]] = [
     ({"taps": [3]}, "has the wrong form"),
     ({"target": True}, "target=True: has the wrong form"),
     ({"target": 1.0}, "has the wrong form"),
-    ({"target": "1"}, "--target 1: is neither"),
+    ({"target": "1"}, "--target 1: is no class number"),
     ({"targets_per_input": 2.0}, "has the wrong form. Give a whole number"),
     ({"keep": "0.5"}, "keep='0.5': has the wrong form. Give a fraction"),
     ({"heatmap": "no"}, "has the wrong form. Give True or False"),

@@ -105,7 +105,7 @@ def test_target_predicted_and_fixed(plain: Subject) -> None:
 @pytest.mark.parametrize("option", [4, -1, "second"])
 def test_a_target_that_is_none_is_refused(plain: Subject, option: object) -> None:
     """With the valid ones."""
-    with pytest.raises(onnxlrp.OnnxLrpError, match="0 to 3, or predicted"):
+    with pytest.raises(onnxlrp.OnnxLrpError, match="0 to 3, input or predicted"):
         onnxlrp.convert(plain.proto, target=option)
 
 

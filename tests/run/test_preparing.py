@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnxlrp import contract
 from onnxlrp.contract import Preprocessing
 from onnxlrp.errors import OnnxLrpError
+from onnxlrp.explain import choose
 from onnxlrp.run.images import Picture
-from onnxlrp.run.preparing import fit
+from onnxlrp.run.preparing import fit, layout_of
 
 COLOUR = Picture(Path("x"), np.dstack([np.full((4, 4), v, np.float32) for v in (255, 51, 0)]))
 GREY = Picture(Path("x"), np.full((4, 4), 102, np.float32))
@@ -49,6 +51,22 @@ def test_the_guess_takes_size_and_layout_from_the_shape() -> None:
     assert fitted.preprocessing.layout == "NHWC"
     assert fitted.preprocessing.size == (6, 5)
     np.testing.assert_allclose(fitted(COLOUR).values[0, 0], [1.0, 0.2, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((None, 3, 224, 224), "NCHW"), ((None, 4, 224, 224), "NCHW"), ((8, 1, None, None), "NCHW"),
+        ((None, 224, 224, 3), "NHWC"), ((None, 9, 9, 4), "NHWC"), ((None, "H", "W", 1), "NHWC"),
+        ((None, 3, 9, 3), None), ((None, 4, 9, 1), None), ((None, 8, 8, 8), None), ((None, None, None, None), None),
+        ((None, 9, 3), "NHWC"), ((None, 1, 9, 9, 9), "NCHW"), ((None, 3), None), ((), None),
+    ],
+)  # fmt: skip
+def test_the_layout_that_a_shape_gives_away(shape: tuple[int | str | None, ...], layout: str | None) -> None:
+    assert contract.told_layout(shape) == layout
+    if layout and len(shape) == 4:
+        assert layout_of(shape) == layout  # type: ignore[arg-type]
+        assert choose.channel_axis(shape, None) == (1 if layout == "NCHW" else 3)  # type: ignore[arg-type]
 
 
 def test_a_preset_keeps_the_models_size_and_layout() -> None:
