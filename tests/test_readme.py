@@ -158,12 +158,14 @@ def test_the_contract_table_is_the_contract() -> None:
     cells = rows("The contract")
     ports = named(r[1] for r in cells if len(r) == 4)
     assert ports == {
+        contract.PIXELS,
         contract.TARGET,
         contract.START,
         contract.condition_name("<layer>"),
         contract.RELEVANCE,
         contract.EXPLAINED,
         contract.HEATMAP,
+        contract.RENDER,
         contract.tap_name("<tensor>"),
     }
     keys = named(r[0] for r in cells if len(r) == 2)

@@ -36,7 +36,7 @@ PIECE = 8_000_000  # bytes of a part in one file: it bounds a string in the brow
 HEAVY = 100_000_000  # bytes of a model above which the user is told what that means
 LIMIT = 1_000_000_000  # bytes of a model that a browser cannot take: WebAssembly has 4 GB, and folds copies of weights
 MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp"}
-NOTICE = """This folder holds files of onnxruntime-web {version} (https://www.npmjs.com/package/onnxruntime-web),
+NOTICE = """This folder holds files of onnxruntime-web {version}, a package of npm,
 unmodified but for being packed into scripts. ONNX Runtime is licensed under the MIT License:
 
 Copyright (c) Microsoft Corporation
