@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxlrp.cli.options import Place
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain.convert import convert
 from onnxlrp.files import output_folder, write_whole
 from onnxlrp.measure.localisation import share_inside
 from onnxlrp.run.encoding import png
@@ -43,8 +44,6 @@ class DemoFiles:
 @click.option("--force", is_flag=True, help="Replace what an earlier demo wrote.")
 def demo(output: str, force: bool) -> None:
     """Explain a brain MRI with a classifier that comes along: writes the explainer and a heatmap, says what it saw."""
-    from onnxlrp.explain.convert import convert  # late: `onnxlrp --help` must not wait for it
-
     files = find_demo_files()
     folder = Path(output)
     explainer_path = folder / f"{files.model.stem}.lrp.onnx"

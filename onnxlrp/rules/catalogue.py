@@ -117,11 +117,11 @@ def _numbers(name: str, given: Any) -> Any:
     if name in BOUNDS and given is None:
         return None
     if name in BOUNDS and isinstance(given, Iterable) and not isinstance(given, str):
-        return [_number(name, value) for value in given]
-    return _number(name, given)
+        return [number(name, value) for value in given]
+    return number(name, given)
 
 
-def _number(name: str, given: Any) -> float:
+def number(name: str, given: Any) -> float:
     """A plain number; raises `ValueError` where it is none, or one that float32 cannot hold: most models compute so."""
     _check(isinstance(given, Real) and not isinstance(given, bool), f"{name} is {given!r}, and must be a number")
     _check(abs(given) <= MOST, f"{name} is {given}, and must be a finite number that float32 can hold")
@@ -257,7 +257,7 @@ def deconvnet() -> ActivationRule:
 
 def beta_smooth(beta: float = 10.0) -> ActivationRule:
     """R ⊙ sigmoid(βx): the derivative of a smoothed relu. Dombrowski et al. 2019."""
-    beta = _number("beta", beta)
+    beta = number("beta", beta)
     _check(beta > 0, f"beta is {beta:g}, and must be positive")
     return ActivationRule("beta_smooth", smooth=beta, parameters=(("beta", beta),))
 

@@ -11,6 +11,7 @@ integrated gradients need one converted with the composite `gradient`, occlusion
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.explain.presets import gradient
 from onnxlrp.run.feeding import Conditions, check_range, class_numbers
 from onnxlrp.run.session import Explainer, Explanation
 
@@ -168,14 +170,13 @@ def check_noise(samples: int, noise: float, seed: int) -> None:
     """Raise `OnnxLrpError` for options that SmoothGrad cannot have."""
     require_whole("samples", samples, 1)
     require_whole("seed", seed, 0)
-    if not noise >= 0:
-        raise OnnxLrpError(Problem(f"noise {noise}", "is below zero", "0.1 is a tenth of the input's range"))
+    if not 0 <= noise < math.inf:
+        reason = "is below zero" if noise < 0 else "is not a finite number"
+        raise OnnxLrpError(Problem(f"noise {noise}", reason, "0.1 is a tenth of the input's range"))
 
 
 def refuse_rules(explainer: Explainer) -> None:
     """Raise `OnnxLrpError` where an explainer's relevance is not the gradient of the target's score."""
-    from onnxlrp.explain.presets import gradient  # late: running an explainer needs none of the machinery behind it
-
     plain = {str(case.rule) for case in gradient().cases}
     others = sorted(set(explainer.rules.values()) - plain)
     if explainer.composite != "gradient" or explainer.start not in ("one-hot", "fed") or others:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from onnxlrp.errors import OnnxLrpError, Problem, suggest
-from onnxlrp.rules.catalogue import call, read_call
+from onnxlrp.rules.catalogue import call, number, read_call
 from onnxlrp.run.attributors import (
     Progress,
     check_noise,
@@ -74,7 +74,7 @@ def lrp() -> Method:
 
 def smooth(samples: int = 20, noise: float = 0.1, seed: int = 0) -> Method:
     """Its mean over `samples` inputs under noise, a fraction of the input's range."""
-    noise = float(noise)
+    noise = float(number("noise", noise))
     check_noise(samples, noise, seed)
     described = f"SmoothGrad, {samples} samples, noise {noise:g}"
     return Method("smoothgrad", described, "gradient", {"samples": samples, "noise": noise, "seed": seed})
@@ -83,16 +83,18 @@ def smooth(samples: int = 20, noise: float = 0.1, seed: int = 0) -> Method:
 def integrated(steps: int = 32, baseline: float = 0.0) -> Method:
     """(x - baseline) times the mean gradient on the way from a picture of pixels `baseline`."""
     require_whole("steps", steps, 1)
+    baseline = float(number("baseline", baseline))
     described = f"integrated gradients, {steps} steps from {_grey(baseline)}"
-    return Method("integrated-gradients", described, "gradient", {"steps": steps, "baseline": float(baseline)})
+    return Method("integrated-gradients", described, "gradient", {"steps": steps, "baseline": baseline})
 
 
 def occluded(window: int = 16, stride: int = 8, fill: float = 127.5) -> Method:
     """How much the score falls where a window of pixels `fill` hides the picture."""
     require_whole("window", window, 1)
     require_whole("stride", stride, 1)
+    fill = float(number("fill", fill))
     described = f"occlusion, {window} px windows of {_grey(fill)}, stride {stride}"
-    return Method("occlusion", described, "gradient", {"window": window, "stride": stride, "fill": float(fill)})
+    return Method("occlusion", described, "gradient", {"window": window, "stride": stride, "fill": fill})
 
 
 _MAKERS: Mapping[str, Callable[..., Method]] = {

@@ -154,6 +154,8 @@ def test_progress_is_told_to_the_end() -> None:
     [
         (attributors.smoothgrad, {"samples": 0}, "samples 0"),
         (attributors.smoothgrad, {"noise": -0.1}, "below zero"),
+        (attributors.smoothgrad, {"noise": np.inf}, "noise inf: is not a finite number"),
+        (attributors.smoothgrad, {"noise": np.nan}, "noise nan: is not a finite number"),
         (attributors.smoothgrad, {"seed": -1}, "seed"),
         (attributors.smoothgrad, {"batch_size": 0}, "batch_size 0"),
         (attributors.integrated_gradients, {"steps": 1.5}, "steps 1.5"),
