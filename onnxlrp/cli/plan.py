@@ -18,6 +18,7 @@ from onnxlrp.explain.examine import Study, examine
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Step
 from onnxlrp.graph.facts import Facts
+from onnxlrp.layers.registry import Routing
 from onnxlrp.run.terminal import printable
 
 HEAD = ("layer", "nodes", "output", "rule", "why")
@@ -82,7 +83,8 @@ def _cost_row(cost: LayerCost) -> tuple[str, ...]:
 
 def _row(step: Step, facts: Facts, composite: str) -> tuple[str, ...]:
     """A line of the table. Reasons that the composite gives need not name it: the line above the table does."""
-    layer, why = step.layer, step.why.removeprefix(f"{composite}: ") if step.rule else "only moves values"
+    layer, why = step.layer, step.why.removeprefix(f"{composite}: ")
+    why = "only moves values" if isinstance(layer, Routing) else why
     return layer.name, "+".join(layer.op_types), _shape(facts, layer.output), step.rule.brief if step.rule else "–", why
 
 

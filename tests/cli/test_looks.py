@@ -46,6 +46,20 @@ def test_a_plan_fits(columns: str, model: Path, monkeypatch: pytest.MonkeyPatch)
     assert max(map(len, lines[1:-1])) <= int(columns)
 
 
+def test_a_layer_without_a_rule_is_not_said_to_move_values(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Path("mine.toml").write_text('[[case]]\nkind = "convolution"\nrule = "zplus"\n')
+    said = invoke("plan", model, "--composite", "mine.toml").stdout.splitlines()
+    whys = {line.split()[0]: line.rpartition("  ")[2] for line in said[4:] if line}
+    assert whys == {
+        "conv": "convolution",
+        "relu": "no case matches",
+        "globalaveragepool": "no case matches",
+        "flatten": "only moves values",
+        "gemm": "no case matches",
+    }
+
+
 def test_costs_have_a_unit_each_and_no_number_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     said = invoke("plan", CLASSIFIER, "--cost").stdout
