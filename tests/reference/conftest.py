@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
-from pathlib import Path
 
 NEEDED = ("torch", "torchvision", "zennit")
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 collect_ignore_glob = ["test_*.py"] if missing else []
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 def pytest_report_header() -> str | None:
