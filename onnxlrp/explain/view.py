@@ -86,7 +86,8 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
         raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
     with build.scope(layer_name(node), "view", name):
         layer = DEFINITIONS[node.op_type](node, build)
-    unexplained = [i for i in node.input if i and facts.carries(i) and i not in layer.inputs]
+    known = {*layer.inputs, *(o for n in layer.nodes for o in n.output)}
+    unexplained = [i for i in node.input if i and facts.carries(i) and i not in known]
     if unexplained:
         reason = f"its input {unexplained[0]} depends on the image, and only {', '.join(layer.inputs)} can be explained"
         raise refuse(node, reason, "explain from an earlier tensor (--output)")

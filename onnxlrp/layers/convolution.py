@@ -2,6 +2,8 @@
 
     z[n, o, p] = Σ_{i, k} w[o, i, k] · x[n, i, stride·p + dilation·k - before] + b[o]
 
+Zeros that a Pad before it adds are padding like its own: x is then what was padded.
+
 Its adjoint is the transposed convolution with the same weight. For stride 1 that is a convolution with the kernel
 reversed and its channel axes swapped, which runtimes do faster; for larger strides it is ConvTranspose.
 """
@@ -9,6 +11,7 @@ reversed and its channel axes swapped, which runtimes do faster; for larger stri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from onnx import NodeProto
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.layers.registry import Inputs, Linear, defines, layer_name, refuse
-from onnxlrp.layers.window import Axis, outer, windows
+from onnxlrp.layers.window import Axis, outer, windows, zeros_around
 
 
 @defines("Conv")
@@ -27,8 +30,8 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     if not facts.known(node.input[1]):
         raise refuse(node, "the shape of its weight is not known", "export with constant weights")
     weight_shape = [int(d) for d in facts.shape(node.input[1])]
-    axes = windows(node, build, kernel=weight_shape[2:])
-    x, w, z = (build.tensor(name) for name in (*node.input[:2], node.output[0]))
+    nodes, source, axes = _with_padding(node, build, windows(node, build, kernel=weight_shape[2:]))
+    x, w, z = (build.tensor(name) for name in (source, node.input[1], node.output[0]))
     b = build.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
     groups = int(attributes(node).get("group", 1))
     channels = facts.shape(node.input[0])[1]
@@ -37,11 +40,26 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
         raise refuse(node, reason, "correct --input-shape, or export the model again")
     conv = Convolution(build, axes, weight_shape[0], weight_shape[1] * groups, groups)
     return Linear(
-        name=layer_name(node), kind="convolution", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
-        x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
+        name=layer_name(node), kind="convolution", nodes=nodes,
+        inputs=(source,), output=node.output[0], x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
         outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
         pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
+
+
+def _with_padding(
+    node: NodeProto, build: Builder, axes: tuple[Axis, ...]
+) -> tuple[tuple[NodeProto, ...], str, tuple[Axis, ...]]:
+    """The nodes that act as the convolution, the tensor it reads, and its axes over that one's elements."""
+    pad = build.facts.model.producer.get(node.input[0])
+    added = zeros_around(pad, build, len(axes)) if pad is not None else None
+    if pad is None or added is None:
+        return (node,), node.input[0], axes
+    wider = (
+        replace(a, size=a.size - start - end, before=a.before + start, after=a.after + end)
+        for a, (start, end) in zip(axes, added, strict=True)
+    )
+    return (pad, node), pad.input[0], tuple(wider)
 
 
 class Convolution:

@@ -84,6 +84,24 @@ def _same(a: Axis, mode: str) -> Axis:
     return replace(a, before=less, after=more) if mode == "SAME_UPPER" else replace(a, before=more, after=less)
 
 
+def zeros_around(node: NodeProto, build: Builder, rank: int) -> list[tuple[int, int]] | None:
+    """How many zeros a Pad adds before and after each of `rank` spatial axes; None where it is no such node, or does
+    anything else."""
+    facts = build.facts
+    if node.op_type != "Pad" or attributes(node).get("mode", "constant") != "constant":
+        return None
+    amounts, value, axes = (facts.value(i) if i else None for i in [*node.input[1:], "", "", ""][:3])
+    stated = [bool(i) for i in [*node.input[1:], "", "", ""][:3]]
+    if amounts is None or (stated[1] and (value is None or np.any(value))) or (stated[2] and axes is None):
+        return None
+    where = range(rank + 2) if axes is None else [int(a) % (rank + 2) for a in axes]
+    half = len(amounts) // 2
+    pads = {axis: (int(amounts[k]), int(amounts[half + k])) for k, axis in enumerate(where)}
+    if min(map(min, pads.values()), default=0) < 0 or any(pads.get(axis, (0, 0)) != (0, 0) for axis in (0, 1)):
+        return None
+    return [pads.get(2 + i, (0, 0)) for i in range(rank)]
+
+
 def outer(build: Builder, vectors: Sequence[np.ndarray], like: Value) -> Value:
     """The outer product of one vector an axis, [1, 1, *axes]: small constants multiplied when the model loads."""
     rank = len(vectors)

@@ -158,6 +158,27 @@ net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
         onnxlrp.convert(network(text))
 
 
+@pytest.mark.parametrize("rule", ["flat", "zbox(low=-3, high=3)", "zplus", "epsilon", "wsquare"])
+def test_zeros_padded_before_a_convolution_are_its_padding(rule: str) -> None:
+    """As Keras writes it; on the convolution's own padding they come on top, and they get no relevance."""
+    weights = f"float[4, 3, 3, 3] w1, float[4] b1, {HEAD}"
+    apart = f"""
+net ({X}, {weights}, int64[8] pads) => (float[N, 3] logits) {{
+  p = Pad(image, pads) [conv] y = Conv<pads = [0, 1, 1, 0], strides = [2, 1]>(p, w1, b1) {TAIL}
+}}"""
+    own = f"""
+net ({X}, {weights}) => (float[N, 3] logits) {{
+  [conv] y = Conv<pads = [1, 3, 2, 1], strides = [2, 1]>(image, w1, b1) {TAIL}
+}}"""
+    proto = network(apart)
+    del proto.graph.input[1:]
+    amounts = np.array([0, 0, 1, 2, 0, 0, 1, 1], np.int64)
+    proto.graph.initializer.append(numpy_helper.from_array(amounts, "pads"))
+    found, expected = (explain(p, images(), [0, 1, 2], rules={"Conv": rule}) for p in (proto, network(own)))
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-5)
+    assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
+
+
 def test_layers_of_one_name_are_two() -> None:
     """An unnamed node goes by its output, which may be another node's name."""
     text = f"""
