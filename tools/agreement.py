@@ -154,6 +154,8 @@ def why(r: Result) -> str:
         same = "the formula is the same (float64: see the smaller images)"
     elif not r.formula <= SAME_FORMULA:
         return f"{UNEXPLAINED}: in float64 the distance is {r.formula:.1e}."
+    if math.isnan(r.zennit) and math.isnan(r.ours):
+        return f"{same}; in float32 both overflow."
     if r.shape <= MOST * r.zennit:
         return (
             f"{same}; all but {r.shape:.1e} is one factor that all pixels of an image share, the rounding of a few "
