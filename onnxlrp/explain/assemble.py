@@ -13,7 +13,7 @@ from onnxlrp.explain import choose, pixels
 from onnxlrp.explain.emit import Part, Port
 from onnxlrp.explain.examine import Study
 from onnxlrp.explain.pixels import Entrance
-from onnxlrp.graph.facts import Facts
+from onnxlrp.graph.facts import BATCH, Facts
 from onnxlrp.graph.model import skeleton
 
 IR = 8  # the lowest that opset 17 needs; what exporters write by default is newer than runtimes read
@@ -33,12 +33,12 @@ def assemble(study: Study, part: Part) -> ModelProto:
     del graph.input[:]
     graph.input.extend(inputs)
     _declare_input_shape(graph, study.facts)
-    _enter(graph, part.entrance, study.facts.image)
-    graph.input.extend(map(_value_info, part.inputs))
+    batch = _batch(graph, study.facts.image)
+    _enter(graph, part.entrance, study.facts.image, batch)
     graph.node.extend(part.nodes)
     graph.initializer.extend(part.constants)
-    graph.output.extend(map(_value_info, part.outputs))
-    graph.output.extend(_activations(study))
+    graph.input.extend(_value_info(p, batch) for p in part.inputs)
+    graph.output.extend(_value_info(p, batch) for p in [*part.outputs, *_activations(study)])
     proto.ir_version = max(proto.ir_version, IR)
     helper.set_model_props(proto, {**study.model.metadata, **_metadata(study)})
     onnx.checker.check_model(skeleton(proto), full_check=True)
@@ -66,7 +66,13 @@ def signature(values: Sequence[onnx.ValueInfoProto]) -> list[str]:
     return described
 
 
-def _enter(graph: onnx.GraphProto, entrance: Entrance | None, image: str) -> None:
+def _batch(graph: onnx.GraphProto, image: str) -> str:
+    """What the classifier calls a batch of open size, which the explainer's inputs and outputs call likewise."""
+    value = next(v for v in graph.input if v.name == image)
+    return value.type.tensor_type.shape.dim[0].dim_param or BATCH
+
+
+def _enter(graph: onnx.GraphProto, entrance: Entrance | None, image: str, batch: str) -> None:
     """Make pixels the input in the image's place, and the image what the entrance's nodes compute."""
     if entrance is None:
         return
@@ -76,19 +82,20 @@ def _enter(graph: onnx.GraphProto, entrance: Entrance | None, image: str) -> Non
     graph.initializer.extend(entrance.constants)
     for value in graph.input:
         if value.name == image:
-            value.CopyFrom(_value_info(Port(contract.PIXELS, onnx.TensorProto.UINT8, entrance.shape)))
+            value.CopyFrom(_value_info(Port(contract.PIXELS, onnx.TensorProto.UINT8, entrance.shape), batch))
 
 
-def _value_info(port: Port) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(port.name, port.element_type, list(port.shape))
+def _value_info(port: Port, batch: str) -> onnx.ValueInfoProto:
+    shape = [batch if d == BATCH else d for d in port.shape]
+    return helper.make_tensor_value_info(port.name, port.element_type, shape)
 
 
-def _activations(study: Study) -> list[onnx.ValueInfoProto]:
+def _activations(study: Study) -> list[Port]:
     """The intermediate tensors that the user wants to see, and the scores where they are one."""
     facts, listed = study.facts, {o.name for o in study.model.outputs}
     wanted = dict.fromkeys([study.output, *choose.activated(study.options.activations, study.model)])
     names = [n for n in wanted if n not in listed]
-    return [_value_info(Port(n, facts.element_type(n), facts.shape(n))) for n in names if facts.known(n)]
+    return [Port(n, facts.element_type(n), facts.shape(n)) for n in names if facts.known(n)]
 
 
 def _declare_input_shape(graph: onnx.GraphProto, facts: Facts) -> None:

@@ -26,6 +26,7 @@ from onnxlrp.graph.signs import Sign, of_array, sign_of
 Dim = int | str
 Shape = tuple[Dim, ...]
 
+BATCH = "N"  # a dimension that is the batch's, where its size is open
 TRIAL_BATCHES = (2, 3)
 FOLD_LIMIT = 4096  # elements; larger constants are followed by name, not by value
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -183,7 +184,7 @@ def _symbol(a: int, b: int) -> str:
     """The name of a dimension that was `a` and `b` for the two trial batches."""
     times, rest = divmod(a, TRIAL_BATCHES[0])
     proportional = not rest and b == times * TRIAL_BATCHES[1]
-    return ("N" if times == 1 else f"{times}N") if proportional else "?"
+    return (BATCH if times == 1 else f"{times}{BATCH}") if proportional else "?"
 
 
 def infer(model: Model, image: str, shapes: Mapping[str, Sequence[int | None]] | None = None) -> Facts:

@@ -199,3 +199,14 @@ def test_an_explainer_is_not_converted_again(residual: Subject) -> None:
     """It says so."""
     with pytest.raises(onnxlrp.OnnxLrpError, match="is an explainer already"):
         onnxlrp.convert(onnxlrp.convert(residual.proto).model)
+
+
+def test_a_batch_has_one_name(plain: Subject) -> None:
+    """The classifier's, wherever the explainer speaks of it."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(plain.proto)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "images"
+    made = onnxlrp.convert(proto, heatmap=True, activations=["relu2"], taps=["conv2"]).model
+    values = (*made.graph.input, *made.graph.output)
+    assert {v.name: v.type.tensor_type.shape.dim[0].dim_param for v in values} == {v.name: "images" for v in values}
