@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from onnxlrp.explain.decompose import decompose
@@ -46,13 +47,22 @@ def propagate(
     return totals
 
 
-def _sum(build: Builder, parts: list[Relevance]) -> Relevance:
-    """All relevance that reached a tensor; its gate is known where all parts agree on it."""
-    total: Value = parts[0].value
-    for part in parts[1:]:
-        total = build.op("Add", total, part.value, step="relevance")
+def _sum(build: Builder, parts: Sequence[Relevance]) -> Relevance:
+    """All relevance that reached a tensor; its gate is known where all parts agree on it, x ⊙ c + x ⊙ d is
+    x ⊙ (c + d)."""
+    if len(parts) == 1:
+        return parts[0]
     gates = {p.gate for p in parts}
-    return Relevance(total, gates.pop() if len(gates) == 1 and build.exact else None)
+    gate = gates.pop() if len(gates) == 1 and build.exact else None
+    cofactors = [p.cofactor for p in parts if p.cofactor is not None]
+    if gate is not None and len(cofactors) == len(parts):
+        cofactor = _total(build, cofactors)
+        return Relevance(build.op("Mul", gate, cofactor, step="relevance"), gate, cofactor)
+    return Relevance(_total(build, [p.value for p in parts]), gate)
+
+
+def _total(build: Builder, values: Sequence[Value]) -> Value:
+    return functools.reduce(lambda a, b: build.op("Add", a, b, step="relevance"), values)
 
 
 def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> tuple[Relevance | None, ...]:

@@ -7,82 +7,88 @@ No rule and no operator is named here. What is known of signs, and of where R va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from onnxlrp.explain.quotient import Modified, quotient
-from onnxlrp.graph.build import ONE, Builder, Symbol, Value
-from onnxlrp.graph.facts import Shape
-from onnxlrp.layers.registry import Linear, Relevance
-from onnxlrp.rules.rule import Bound, InputRange, LinearRule, Modifier, Part, Term
+from onnxlrp.explain.modify import Modified, modified
+from onnxlrp.explain.quotient import quotient
+from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.layers.registry import Inputs, Linear, Relevance
+from onnxlrp.rules.rule import ALL, NEGATIVE, POSITIVE, LinearRule, Modifier, Part, Share
 
 KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.ABSOLUTE, Part.SQUARE})
 
 
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
-    totals: list[Symbol] = [None] * len(layer.x)
+    products: list[list[tuple[Symbol, Symbol]]] = [[] for _ in layer.x]
     for share in rule.shares:
-        terms = [_modified(term, layer, build) for term in share.terms]
+        terms = [modified(term, layer, build) for term in share.terms]
         s = quotient(share, terms, rule.stabilizer, layer, r, build)
         if s is None:
             continue
-        for term in terms:
-            for i, (x, c) in enumerate(zip(term.x, layer.transpose(s, term.w), strict=True)):
-                product = build.scale(share.weight * term.sign, _product(build, x, c, layer.inputs[i]))
-                totals[i] = build.add(totals[i], product)
+        for term in _distributed(share, terms, build):
+            adjoint = _adjoint(share.weight * term.sign, layer, s, term.w, build)
+            for found, x, c in zip(products, term.x, adjoint, strict=True):
+                found.append((x, c))
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
-        Relevance(total, x if vanish and x.name == name else None) if isinstance(total, Value) else None
-        for total, x, name in zip(totals, layer.x, layer.inputs, strict=True)
+        _relevance(found, x if x.name == name else None, name, vanish, build)
+        for found, x, name in zip(products, layer.x, layer.inputs, strict=True)
     )
 
 
-@dataclass(frozen=True)
-class Along:
-    """The shape of a layer's input and its channel axis."""
-
-    shape: Shape
-    channel: int
-
-
-def _along(layer: Linear, name: str, build: Builder) -> Along:
-    return Along(build.facts.shape(name), layer.channel)
-
-
-def _modified(term: Term, layer: Linear, build: Builder) -> Modified:
-    skips = layer.skips or (False,) * len(layer.x)
-    xs = tuple(
-        modify(term.x, x, build, _along(layer, name, build), skip)
-        for x, name, skip in zip(layer.x, layer.inputs, skips, strict=True)
-    )
-    w = modify(term.w, layer.w, build) if any(x is not None for x in xs) else None
-    return Modified(xs, w, modify(term.b, layer.b, build), term.sign)
+def _distributed(share: Share, terms: Sequence[Modified], build: Builder) -> Sequence[Modified]:
+    """The share's terms for its adjoint: A(w) = A(w⁺) + A(w⁻), so that a term with w joins those with w⁺ and w⁻."""
+    by_weight = {written.w: term for written, term in zip(share.terms, terms, strict=True)}
+    if not build.exact or len(terms) != 3 or set(by_weight) != {ALL, POSITIVE, NEGATIVE}:
+        return terms
+    whole = by_weight.pop(ALL)
+    return [
+        replace(
+            part,
+            x=tuple(
+                build.add(x, build.scale(whole.sign * part.sign, _level(own, build)))
+                for x, own in zip(whole.x, part.x, strict=True)
+            ),
+            sign=whole.sign,
+        )
+        for part in by_weight.values()
+    ]
 
 
-def modify(
-    modifier: Modifier | Bound | InputRange, v: Symbol, build: Builder, along: Along | None = None, skip: bool = False
-) -> Symbol:
-    """v′: what a modifier makes of a tensor. A bound lies `along` its channels; `skip` marks an identity skip."""
-    if isinstance(modifier, Bound) and isinstance(v, Value) and along is not None:
-        form = [-1 if i == along.channel else 1 for i in range(len(along.shape))]
-        bound = build.constant(np.reshape(modifier.values, form), v)
-        return build.broadcast(bound, (1, *along.shape[1:]), step="bound")
-    if not isinstance(modifier, Modifier):
-        raise AssertionError(f"{modifier} must be resolved before a rule is applied, and to a tensor")
-    parts = {
-        Part.ZERO: lambda: None,
-        Part.ALL: lambda: v,
-        Part.POSITIVE: lambda: build.positive(v),
-        Part.NEGATIVE: lambda: build.negative(v),
-        Part.ABSOLUTE: lambda: build.absolute(v),
-        Part.SQUARE: lambda: build.mul(v, v),
-        Part.ONES: lambda: ONE,
-        Part.MAIN: lambda: None if skip else ONE,
-    }
-    part = build.scale(modifier.gain, parts[modifier.part]())
-    return build.add(build.scale(modifier.keep, v), part)
+def _level(v: Symbol, build: Builder) -> Symbol:
+    """A small constant that was made larger, as it was: a sum or product makes it larger again."""
+    return build.constant(v.repeats, v) if isinstance(v, Value) and v.repeats is not None else v
+
+
+def _adjoint(factor: float, layer: Linear, s: Value, w: Symbol, build: Builder) -> Inputs:
+    """factor · A(w)ᵀ s. Where there is a weight the factor goes into it, which runtimes fold when they load it."""
+    if build.exact and isinstance(w, Value):
+        return layer.transpose(s, build.scale(factor, w))
+    return tuple(build.scale(factor, c) for c in layer.transpose(s, w))
+
+
+def _relevance(
+    products: Sequence[tuple[Symbol, Symbol]], own: Value | None, name: str, vanish: bool, build: Builder
+) -> Relevance | None:
+    """Σ x′ ⊙ c of an input x, products with the same x′ as one."""
+    cofactors: list[tuple[Symbol, Symbol]] = []
+    for x, c in products:
+        k = next((i for i, (y, _) in enumerate(cofactors) if build.exact and x is not None and x == y), None)
+        if k is None:
+            cofactors.append((x, c))
+        else:
+            cofactors[k] = (x, build.add(cofactors[k][1], c))
+    total: Symbol = None
+    for x, c in cofactors:
+        total = build.add(total, _product(build, x, c, name))
+    if not isinstance(total, Value):
+        return None
+    kept = [(x, c) for x, c in cofactors if x is not None and c is not None]
+    factored = build.exact and own is not None and len(kept) == 1 and kept[0][0] == own
+    cofactor = kept[0][1] if factored else None
+    return Relevance(total, own if vanish or factored else None, cofactor if isinstance(cofactor, Value) else None)
 
 
 def _product(build: Builder, x: Symbol, c: Symbol, name: str) -> Symbol:

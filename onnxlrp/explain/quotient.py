@@ -8,28 +8,15 @@ else              stab(z) = z + ε·sign(z)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from onnxlrp.explain.modify import Modified, modified
 from onnxlrp.graph.build import Builder, Symbol, Value
 from onnxlrp.graph.signs import Sign
-from onnxlrp.layers.registry import Inputs, Linear, Relevance
-from onnxlrp.rules.rule import Share, Stabilizer
-
-
-@dataclass(frozen=True)
-class Modified:
-    """A term with its modifiers carried out on a layer's tensors: x′, w′, b′."""
-
-    x: Inputs
-    w: Symbol
-    b: Symbol
-    sign: float
-
-    def is_plain(self, layer: Linear) -> bool:
-        """Whether nothing is modified, so that A(w′)x′ + b′ is the layer's own output."""
-        return self.x == layer.x and self.w == layer.w and self.b == layer.b
+from onnxlrp.layers.registry import Linear, Relevance
+from onnxlrp.rules.rule import NEGATIVE, POSITIVE, Modifier, Part, Share, Stabilizer, Term
 
 
 def quotient(
@@ -43,6 +30,10 @@ def quotient(
         return relevance
     side = _side(share, terms, layer, build)
     foldable = stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
+    if foldable and build.exact and not _is_rectified(r):
+        denominator = _beside_output(share, stabilizer.epsilon, layer, build)
+        if denominator is not None:
+            return build.op("Div", relevance, denominator, step="s")
     if foldable and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
         return build.op("Div", relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), step="s")
     z = build.tensor_of(_forward(terms, layer, build), relevance)
@@ -62,11 +53,58 @@ def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Va
     """R where the share holds: outputs of one sign, or all."""
     if share.where == "everywhere":
         return r.value
-    if r.gate is not None and r.gate.sign is Sign.NONNEGATIVE:  # R is zero wherever z <= 0
+    if _is_rectified(r):  # R is zero wherever z <= 0
         return None if share.where == "negative" else r.value
+    if r.cofactor is not None and r.gate == layer.z:  # R = z ⊙ c
+        part = build.mul(_part(share, layer, build), r.cofactor, step="r")
+        return part if isinstance(part, Value) else None
     zero = build.constant(0.0, layer.z)
     condition = build.op("Greater" if share.where == "positive" else "Less", layer.z, zero)
     return build.op("Where", condition, r.value, build.constant(0.0, r.value), step="r")
+
+
+def _is_rectified(r: Relevance) -> bool:
+    return r.gate is not None and r.gate.sign is Sign.NONNEGATIVE
+
+
+def _part(share: Share, layer: Linear, build: Builder) -> Symbol:
+    """max(z, 0) or min(z, 0), the side of the layer's output that the share is for. Max, where Relu would do: ONNX
+    Runtime computes a Relu of a convolution in the convolution's memory layout, and has two tensors to reorder."""
+    bounding, own = ("Max", Sign.NONNEGATIVE) if share.where == "positive" else ("Min", Sign.NONPOSITIVE)
+    if layer.z.sign in (own, -own):
+        return layer.z if layer.z.sign is own else None
+    return build.op(bounding, layer.z, build.constant(0.0, layer.z), step="side")
+
+
+def _beside_output(share: Share, epsilon: float, layer: Linear, build: Builder) -> Value | None:
+    """stab(z′) on one side of z, where the terms keep k·(A(w)x + b), that is k·z, and add γ·p, p being z of the
+    contributions of that side alone. Those of the negative side are z - p, so that both sides need one p, and ε is in
+    its bias:
+
+        z > 0    k·z⁺ + (γp + ε)            z < 0    (k + γ)·z⁻ - (γp + ε)
+
+    None where the terms are others."""
+    found = _added(share)
+    if found is None:
+        return None
+    keep, gain, contributions = found
+    p = _with_bias([modified(t, layer, build) for t in contributions], epsilon, layer, build)
+    above = share.where == "positive"
+    part = build.scale(keep if above else keep + gain, _part(share, layer, build))
+    return build.op("Add" if above else "Sub", build.tensor_of(part, p), p, step="stabilised")
+
+
+def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
+    """k, γ and the terms of γp, the positive contributions; None where the share is not of `_beside_output`'s form."""
+    if share.where not in _SIDES:
+        return None
+    parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
+    keep, gain = share.terms[0].w.keep, share.terms[0].w.gain
+    own, other = (Modifier(part, gain, keep) for part in parts)
+    if not keep or gain <= 0 or share.terms != (Term(POSITIVE, own, own), Term(NEGATIVE, other)):
+        return None
+    up, down = Modifier(Part.POSITIVE, gain), Modifier(Part.NEGATIVE, gain)
+    return keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down))
 
 
 def _forward(terms: Sequence[Modified], layer: Linear, build: Builder) -> Symbol:
@@ -103,16 +141,10 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
     """stab(z) for z on one side of zero, ε in the bias. Where z = 0 every share x′w′ is zero too, or R is: the sign of
     ε does not matter there."""
     sign = 1.0 if side is Sign.NONNEGATIVE else -1.0
-    like = next(x for t in terms for x in t.x if isinstance(x, Value)) if _has_tensor(terms) else layer.z
-    first = next(t for t in terms if t.w is not None)
-    if first.b is None:
-        shifted: Symbol = build.constant(np.full(layer.outputs, sign * epsilon), like)
-    else:
-        shifted = build.add(first.b, build.constant(sign * epsilon, like), step="b")
-    z = build.tensor_of(_forward([replace(t, b=shifted) if t is first else t for t in terms], layer, build), like)
+    z = _with_bias(terms, sign * epsilon, layer, build)
     if z.sign is side:
         return z
-    bound = build.constant(sign * epsilon, like)
+    bound = build.constant(sign * epsilon, z)
     return (
         build.op("Clip", z, bound, step="stabilised")
         if sign > 0
@@ -120,8 +152,13 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
     )
 
 
-def _has_tensor(terms: Sequence[Modified]) -> bool:
-    return any(isinstance(x, Value) for t in terms for x in t.x)
+def _with_bias(terms: Sequence[Modified], value: float, layer: Linear, build: Builder) -> Value:
+    """Σ term, and a constant in the bias."""
+    like = next((x for t in terms for x in t.x if isinstance(x, Value)), layer.z)
+    first = next(t for t in terms if t.w is not None)
+    constant = build.constant(value if first.b is not None else np.full(layer.outputs, value), like)
+    shifted = build.add(first.b, constant, step="b")
+    return build.tensor_of(_forward([replace(t, b=shifted) if t is first else t for t in terms], layer, build), like)
 
 
 def _exact_quotient(r: Value, z: Value, build: Builder) -> Value:

@@ -32,10 +32,13 @@ class Relevance:
 
     `gate`, where known, is t or relu(t), and R is zero wherever it is zero: relevance of a rectified unit vanishes
     where the unit is silent, so a denominator may be taken from the gate, which has no negative values to guard.
+    `cofactor`, where known, is c with R = gate ⊙ c: what arrives by several paths is summed before the product, and R
+    where t > 0 is relu(t) ⊙ c.
     """
 
     value: Value
     gate: Value | None = None
+    cofactor: Value | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
