@@ -60,7 +60,7 @@ def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Va
         return part if isinstance(part, Value) else None
     zero = build.constant(0.0, layer.z)
     condition = build.op("Greater" if share.where == "positive" else "Less", layer.z, zero)
-    return build.op("Where", condition, r.value, build.constant(0.0, r.value), step="r")
+    return build.kept(r.value, condition, step="r")
 
 
 def _is_rectified(r: Relevance) -> bool:

@@ -122,13 +122,13 @@ _SEEDS = {
 def score_matrix(build: Builder, found: Scores) -> Value:
     """The scores as [N, K]."""
     shape, scores = build.facts.shape(found.tensor), build.tensor(found.tensor)
-    return scores if len(shape) == 2 else build.reshape(scores, (shape[0], found.classes))
+    return scores if len(shape) == 2 else build.reshape(scores, (shape[0], found.classes), of=shape)
 
 
 def _as_scores(build: Builder, found: Scores, matrix: Value) -> Value:
     """[N, K] in the scores' own shape."""
     shape = build.facts.shape(found.tensor)
-    return matrix if len(shape) == 2 else build.reshape(matrix, shape)
+    return matrix if len(shape) == 2 else build.reshape(matrix, shape, of=(shape[0], found.classes))
 
 
 def explained_class(build: Builder, found: Scores, target: Target, kind: str, per_input: int = 0) -> Value:

@@ -219,6 +219,10 @@ class Builder:
             return ZERO
         return a if a.sign is Sign.NONPOSITIVE else self.op("Min", a, self.constant(0.0, a), step=step)
 
+    def kept(self, a: Value, condition: Value, step: str = "") -> Value:
+        """`a` where the condition holds, else 0: as a product, since ONNX Runtime's Where takes three passes."""
+        return self.op("Mul", a, self.op("Cast", condition, to=a.element_type), step=step)
+
     def tensor_of(self, a: Symbol, like: Value) -> Value:
         """A symbol as a tensor that broadcasts: the scalar 0 or 1 where it is one."""
         return a if isinstance(a, Value) else self.constant(0.0 if a is ZERO else 1.0, like)
@@ -243,9 +247,14 @@ class Builder:
 
     # -- shape --------------------------------------------------------------------------------------------------------
 
-    def reshape(self, a: Value, shape: Shape, step: str = "") -> Value:
-        """`a` in a shape with at most one dimension that is not a number (the batch, or a multiple of it)."""
-        return self.op("Reshape", a, self.integers([-1 if isinstance(d, str) else d for d in shape]), step=step)
+    def reshape(self, a: Value, shape: Shape, of: Shape = (), step: str = "") -> Value:
+        """`a`, whose shape is `of`, in a shape with at most one dimension that is not a number (the batch, or a
+        multiple of it). An open batch that stays in front is copied (0) rather than counted (-1): shape inference then
+        knows that it is the same, and only then ONNX Runtime multiplies in the memory layout of its convolutions."""
+        sizes = [-1 if isinstance(d, str) else d for d in shape]
+        if of and isinstance(of[0], str) and shape[:1] == of[:1]:
+            sizes[0] = 0
+        return self.op("Reshape", a, self.integers(sizes), step=step)
 
     def broadcast(self, a: Value, shape: Shape, step: str = "") -> Value:
         """`a` expanded to `shape`; a batch of open size must be there already."""

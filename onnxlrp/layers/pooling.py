@@ -68,7 +68,7 @@ def reduce_mean(node: NodeProto, build: Builder) -> Linear:
         return build.mul(v, w)
 
     def transpose(s: Value, w: Symbol) -> Inputs:
-        s = s if len(flat) == len(shape) else build.reshape(s, kept)
+        s = s if len(flat) == len(shape) else build.reshape(s, kept, of=flat)
         return (build.mul(s, w),)
 
     w = build.constant(1 / total, x) if node.op_type == "ReduceMean" else ONE
@@ -209,12 +209,11 @@ def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Se
     if a.kernel == a.stride == 1 and not a.before:
         return r
     padded = build.pad(x, axis, a.before, max(a.overhang, 0), rank, _lowest(x))
-    zero = build.constant(0.0, r)
     parts: list[Value] = []
     for tap in range(a.kernel - 1):
         start = tap * a.dilation
         taken = build.slice(padded, axis, start, start + a.stride * (a.out - 1) + 1, a.stride)
-        part = build.op("Where", build.op("Equal", taken, y), r, zero)
+        part = build.kept(r, build.op("Equal", taken, y))
         parts.append(part)
         r = build.op("Sub", r, part)
     parts.append(r)  # no tap before it was the largest: the last one is

@@ -22,10 +22,10 @@ def _routing(node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Valu
 @defines("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(node: NodeProto, build: Builder) -> Routing:
     """The same values in another shape."""
-    shape = build.facts.shape(node.input[0])
+    shape, after = build.facts.shape(node.input[0]), build.facts.shape(node.output[0])
     if sum(isinstance(d, str) for d in shape) > 1:
         raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
-    return _routing(node, (node.input[0],), lambda r: (build.reshape(r, shape),))
+    return _routing(node, (node.input[0],), lambda r: (build.reshape(r, shape, of=after),))
 
 
 @defines("Identity")
