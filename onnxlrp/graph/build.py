@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnxlrp.graph.dialect import GUARD, PLAIN, Dialect
 from onnxlrp.graph.facts import FOLD_LIMIT, Facts, Shape, evaluate
 from onnxlrp.graph.signs import Sign, of_array, sign_of
 
@@ -56,10 +57,12 @@ Symbol = Value | One | None
 class Builder:
     """Adds nodes to the relevance part of an explainer."""
 
-    def __init__(self, facts: Facts, exact: bool = True) -> None:
-        """`exact` uses what is known of signs and zeros; False leaves every term in, for finding faults."""
+    def __init__(self, facts: Facts, exact: bool = True, dialect: Dialect = PLAIN) -> None:
+        """`exact` uses what is known of signs and zeros; False leaves every term in, for finding faults. `dialect` is
+        how equal things are written."""
         self.facts = facts
         self.exact = exact
+        self.dialect = dialect
         self._graph = gs.Graph(opset=facts.model.opset)
         self._tensors: dict[str, gs.Tensor] = {}
         self._initial: dict[str, TensorProto] = {}
@@ -115,6 +118,8 @@ class Builder:
 
     def op(self, op_type: str, *inputs: Value | None, step: str = "", outputs: int = 1, **attributes: Any) -> Value:
         """The (first) output of a node. `step` names it within the layer; by default the operator does."""
+        if op_type == "Div" and self.dialect.quotient == "guarded":
+            inputs = (inputs[0], self._guarded(inputs[1]))
         return self.ops(op_type, *inputs, step=step, outputs=outputs, **attributes)[0]
 
     def ops(
@@ -228,6 +233,28 @@ class Builder:
         if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
             return a
         return self.op("Abs", a)
+
+    def masked(self, a: Value, condition: Value, zero: Value | None = None, step: str = "") -> Value:
+        """a where the condition holds, else 0 (`zero`, where one is at hand)."""
+        if self.dialect.mask == "product":
+            kept = self.op("Mul", a, self.op("Cast", condition, to=a.element_type), step=step)
+            return replace(kept, sign=a.sign)
+        return self.op("Where", condition, a, zero or self.constant(0.0, a), step=step)
+
+    def sign(self, a: Value) -> Value:
+        """-1, 0 or 1."""
+        if self.dialect.sign == "operator":
+            return self.op("Sign", a)
+        zero = self.constant(0.0, a)
+        above, below = (self.op("Cast", self.op(c, a, zero), to=a.element_type) for c in ("Greater", "Less"))
+        return self.op("Sub", above, below, step="sign")
+
+    def _guarded(self, b: Value | None) -> Value | None:
+        """A denominator that is zero nowhere, not even where a runtime adds elements to a tensor."""
+        if b is None or b.array is not None:
+            return b
+        least = np.finfo(helper.tensor_dtype_to_np_dtype(b.element_type)).smallest_subnormal
+        return self.op("Add", b, self.constant(max(GUARD, float(least)), b), step="guarded")
 
     def _values(self, a: Symbol, b: Symbol) -> tuple[Value, Value]:
         """Both as tensors: ONE beside a tensor is the scalar 1 of its type."""

@@ -214,7 +214,7 @@ def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Se
     for tap in range(a.kernel - 1):
         start = tap * a.dilation
         taken = build.slice(padded, axis, start, start + a.stride * (a.out - 1) + 1, a.stride)
-        part = build.op("Where", build.op("Equal", taken, y), r, zero)
+        part = build.masked(r, build.op("Equal", taken, y), zero)
         parts.append(part)
         r = build.op("Sub", r, part)
     parts.append(r)  # no tap before it was the largest: the last one is
