@@ -58,6 +58,7 @@ KEY_TARGET = "onnxlrp.target"  # "input" | "predicted" | "3" | "fed": where the 
 KEY_START = "onnxlrp.start"  # "logit", "one-hot", …: the relevance of the class to start from
 KEY_PREPROCESS = "onnxlrp.preprocess"  # JSON of `Preprocessing`
 KEY_LABELS = "onnxlrp.labels"  # JSON list of class names
+KEY_RUNTIME = "onnxlrp.runtime"  # "opencv", …: what the graph is written for; not there where it is written for any
 
 # Rec. 601, which Pillow's own grey conversion uses: a colour picture of a grey scan gives the scan back.
 LUMINANCE = (0.299, 0.587, 0.114)

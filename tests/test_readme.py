@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND = [sys.executable, "-c", "from onnxlrp.cli.main import main; main(prog_name='onnxlrp')"]
 LONG = 120  # seconds; a command takes a few
+PACKAGES = ("onnxruntime-node", "pngjs")  # what the Node example imports
 
 
 def blocks(language: str) -> list[str]:
@@ -120,7 +122,7 @@ def test_python(folder: Path) -> None:
 
 
 def node_modules() -> Path:
-    """A folder that holds onnxruntime-node; skips the test where there is none."""
+    """A folder that holds what the Node example imports; skips the test where there is none."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     places = [ROOT / "node_modules", *map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep)))]
@@ -128,26 +130,50 @@ def node_modules() -> Path:
         root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, timeout=LONG)
         places += [Path(root.stdout.strip())] if root.returncode == 0 else []
     for place in places:
-        if (place / "onnxruntime-node").is_dir():
+        if all((place / package).is_dir() for package in PACKAGES):
             return place
-    pytest.skip("onnxruntime-node is not installed (npm install --ignore-scripts onnxruntime-node, NODE_PATH)")
+    pytest.skip(f"npm install --ignore-scripts {' '.join(PACKAGES)}, and set NODE_PATH")
 
 
-def test_node(folder: Path) -> None:
-    """The Node example, on the raw pixels of a sample whose class is in its name."""
+@pytest.fixture(scope="module")
+def reader_of_node(folder: Path) -> Path:
+    """A place with the Node example and its packages."""
     modules = node_modules()
-    (example,) = blocks("js")
-    assert len(example.split("\n")) <= 12
     place = folder / "node"
     place.mkdir()
     (place / "node_modules").symlink_to(modules)
-    (place / "explain.mjs").write_text(example, encoding="utf-8")
-    typed("onnxlrp convert graphs/models/mri_vgg.onnx -o node/mri_vgg.lrp.onnx", folder)
-    picture = Image.open(folder / "graphs" / "models" / "samples" / "dark-lesion-2.png").convert("L")
-    (place / "slice.gray").write_bytes(picture.tobytes())
-    done = subprocess.run(["node", "explain.mjs"], cwd=place, capture_output=True, text=True, timeout=LONG)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "class 2 of 3, relevance [1,1,128,128]"
+    (place / "explain.mjs").write_text(blocks("js")[0], encoding="utf-8")
+    return place
+
+
+def test_node_is_ten_lines() -> None:
+    """And they name the packages that the page says to install."""
+    (example,) = blocks("js")
+    assert len([line for line in example.splitlines() if line]) == 10
+    assert f"`npm install {' '.join(PACKAGES)}`" in README
+
+
+@pytest.mark.parametrize(("style", "most"), [("heatmap", 0), ("overlay", 10)])
+def test_node_draws_what_the_program_draws(style: str, most: int, folder: Path, reader_of_node: Path) -> None:
+    """Pixel for pixel; with `overlay` at most so many pixels in ten thousand are one level off, and none by more."""
+    place, samples = reader_of_node, folder / "graphs" / "models" / "samples"
+    line = next(one for one in commands() if "-o pixels.lrp.onnx" in one)
+    drawing = line.replace("-o pixels.lrp.onnx", "-o node/pixels.lrp.onnx --force")
+    typed(drawing.replace("--render heatmap", f"--render {style}"), folder)
+    typed(
+        f"onnxlrp run node/pixels.lrp.onnx graphs/models/samples --style {style} -o node/{style} --device cpu", folder
+    )
+    pictures = sorted(samples.glob("*.png"))
+    assert len(pictures) > 4
+    for picture in pictures:
+        shutil.copy(picture, place / "slice.png")
+        done = subprocess.run(["node", "explain.mjs"], cwd=place, capture_output=True, text=True, timeout=LONG)
+        assert done.returncode == 0, done.stderr
+        (own,) = (place / style).glob(f"{picture.stem}.*png")
+        a, b = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (place / "why.png", own))
+        assert a.shape == b.shape == (128, 128, 3)
+        assert (a != b).any(axis=2).mean() <= most / 10_000 and np.abs(a - b).max() <= 1, picture.name
+        assert re.fullmatch(r"class [012] of 3: why\.png", done.stdout.strip())
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------

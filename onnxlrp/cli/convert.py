@@ -10,15 +10,19 @@ from typing import Any
 
 import click
 
-from onnxlrp.cli.options import Place, how_pictures_enter, is_number, read_labels, read_options, what_to_explain
+from onnxlrp.cli.options import (
+    Place,
+    how_pictures_enter,
+    read_labels,
+    read_options,
+    what_to_explain,
+    what_to_return,
+)
 from onnxlrp.cli.table import file_size
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
-from onnxlrp.explain.render import RENDER
-from onnxlrp.explain.target import Target
 from onnxlrp.files import refuse_existing
-from onnxlrp.look import DEFAULT, NAMES
 from onnxlrp.run.terminal import printable
 
 SHOWN = 6  # outputs named on the terminal
@@ -28,32 +32,11 @@ SHOWN = 6  # outputs named on the terminal
 @click.argument("model", type=click.Path())
 @click.option("-o", "path", type=Place(), metavar="FILE", help="The explainer to write.  [default: MODEL.lrp.onnx]")
 @what_to_explain
-@click.option(
-    "--tap",
-    "taps",
-    multiple=True,
-    metavar="PATTERN",
-    help="Also return relevance at matching layers; `all` for every one.",
-)
-@click.option("--activations", multiple=True, metavar="PATTERN", help="Also return matching intermediate tensors.")
-@click.option(
-    "--target",
-    default="input",
-    metavar="input|predicted|N",
-    show_default=True,
-    help="Where the class to explain comes from: an input of the explainer, the prediction, or always class N.",
-)
-@click.option("--targets-per-input", type=int, metavar="K", help="Explain K classes of each input in one run.")
-@click.option("--heatmap", is_flag=True, help="Also return relevance summed over channels.")
-@click.option("--render", metavar="STYLE", help=f"Also draw a picture, uint8 [N, H, W, 3]: {' or '.join(RENDER)}.")
-@click.option("--cmap", metavar="NAME", default=DEFAULT, show_default=True, help=f"Its colours: {', '.join(NAMES)}.")
-@click.option("--embed-preprocessing", is_flag=True, help="Take pixels, uint8 [N, H, W, 3] in RGB, as the input.")
+@what_to_return
 @click.option("--labels", metavar="FILE", help="Class names, one a line or JSON; stored in the explainer.")
 @how_pictures_enter
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def convert(
-    model: str, path: str | None, target: str, labels: str | None, force: bool, **given: Any
-) -> None:  # fmt: skip
+def convert(model: str, path: str | None, labels: str | None, force: bool, **given: Any) -> None:
     """Turn the classifier MODEL into one ONNX file that also returns the relevance of every pixel.
 
     \b
@@ -66,7 +49,7 @@ def convert(
         refuse_overwriting(model, destination)
         refuse_existing(destination, force)
     options = read_options(given)
-    made = pipeline.convert(model, target=read_target(target), labels=read_labels(labels), **options)
+    made = pipeline.convert(model, labels=read_labels(labels), **options)
     inputs, outputs = signature(made.model.graph.input), signature(made.model.graph.output)
     files = made.save(destination, force)
     counts = f"{len(made.plan.rules)} layers explained by {made.plan.composite}"
@@ -92,8 +75,3 @@ def refuse_overwriting(model: str, destination: Path) -> None:
         if Path(model).samefile(destination):
             reason = f"is the classifier {model} itself" if str(destination) != model else "is the classifier itself"
             raise OnnxLrpError(Problem(str(destination), reason, "choose another name with -o"))
-
-
-def read_target(text: str) -> Target:
-    """input, predicted or a class number; other words are left for `convert` to refuse."""
-    return int(text) if is_number(text.removeprefix("-")) else text  # type: ignore[return-value]

@@ -17,7 +17,11 @@ from onnxlrp.errors import OnnxLrpError, Problem, closest
 from onnxlrp.explain.edits import INPUT
 from onnxlrp.explain.options import MAX_POOL, RESIDUAL
 from onnxlrp.explain.presets import DEFAULT
-from onnxlrp.explain.target import STARTS
+from onnxlrp.explain.render import RENDER
+from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
+from onnxlrp.explain.target import STARTS, Target
+from onnxlrp.look import DEFAULT as COLOURS
+from onnxlrp.look import NAMES
 
 Command = Callable[..., Any]
 PICTURE_OPTIONS = ("preprocess", "mean", "std", "scale", "size", "layout", "color_order")
@@ -92,6 +96,29 @@ what_to_explain = _all(
     ),
 )  # fmt: skip
 
+what_to_return = _all(
+    click.option(
+        "--target-runtime", type=Word(list(RUNTIMES)), default=PORTABLE, show_default=True,
+        help="What will run the explainer: it is written as that one likes it best.",
+    ),
+    click.option(
+        "--tap", "taps", multiple=True, metavar="PATTERN",
+        help="Also return relevance at matching layers; `all` for every one.",
+    ),
+    click.option("--activations", multiple=True, metavar="PATTERN", help="Also return matching intermediate tensors."),
+    click.option(
+        "--target", default="input", metavar="input|predicted|N", show_default=True,
+        help="Where the class to explain comes from: an input of the explainer, the prediction, or always class N.",
+    ),
+    click.option("--targets-per-input", type=int, metavar="K", help="Explain K classes of each input in one run."),
+    click.option("--heatmap", is_flag=True, help="Also return relevance summed over channels."),
+    click.option("--render", metavar="STYLE", help=f"Also draw a picture, uint8 [N, H, W, 3]: {' or '.join(RENDER)}."),
+    click.option(
+        "--cmap", metavar="NAME", default=COLOURS, show_default=True, help=f"Its colours: {', '.join(NAMES)}."
+    ),
+    click.option("--embed-preprocessing", is_flag=True, help="Take pixels, uint8 [N, H, W, 3] in RGB, as the input."),
+)  # fmt: skip
+
 how_pictures_enter = _all(
     click.option(
         "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
@@ -107,10 +134,16 @@ how_pictures_enter = _all(
 
 
 def read_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The words of both groups of options as keyword arguments of `onnxlrp.convert`."""
+    """The words of all groups of options as keyword arguments of `onnxlrp.convert`."""
     named = {k: given.pop(k) for k in PICTURE_OPTIONS}
     rules, conditions = read_rules(given.pop("rules")), read_conditions(given.pop("conditions"))
-    return {**given, "rules": rules, "conditions": conditions, "preprocess": read_preprocessing(**named)}
+    read = {"rules": rules, "conditions": conditions, "target": read_target(given.pop("target"))}
+    return {**given, **read, "preprocess": read_preprocessing(**named)}
+
+
+def read_target(text: str) -> Target:
+    """input, predicted or a class number; other words are left for `convert` to refuse."""
+    return int(text) if is_number(text.removeprefix("-")) else text  # type: ignore[return-value]
 
 
 def read_conditions(conditions: Sequence[str]) -> dict[str, list[int] | str]:

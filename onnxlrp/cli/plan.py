@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import click
+from onnx import ModelProto
 
-from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain
+from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain, what_to_return
 from onnxlrp.cli.table import table
-from onnxlrp.errors import OnnxLrpError
+from onnxlrp.errors import raise_if_any
 from onnxlrp.explain.assemble import assemble
 from onnxlrp.explain.composite_file import write
 from onnxlrp.explain.cost import Cost, LayerCost, costs
@@ -17,6 +18,7 @@ from onnxlrp.explain.emit import emit
 from onnxlrp.explain.examine import Study, examine
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Step
+from onnxlrp.explain.runtimes import PORTABLE
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Routing
 from onnxlrp.run.terminal import printable
@@ -27,6 +29,7 @@ HEAD = ("layer", "nodes", "output", "rule", "why")
 @click.command()
 @click.argument("model", type=click.Path())
 @what_to_explain
+@what_to_return
 @how_pictures_enter
 @click.option("--as-toml", is_flag=True, help="Print the composite as a TOML file to edit and use with --composite.")
 @click.option("--cost", is_flag=True, help="Also show operations and memory traffic per layer, forward and relevance.")
@@ -41,10 +44,16 @@ def plan(model: str, as_toml: bool, cost: bool, **given: Any) -> None:
     show(study)
     if study.plan.problems:
         click.echo()
-        raise OnnxLrpError(*study.plan.problems)
+        raise_if_any(study.plan.problems)
+    if not cost and options.target_runtime == PORTABLE:
+        return
+    explainer = assemble(study, emit(study))
     if cost:
         click.echo()
-        show_cost(study)
+        show_cost(study, explainer)
+    if options.target_runtime != PORTABLE:
+        click.echo()
+        show_runtime(study, explainer)
 
 
 def show(study: Study) -> None:
@@ -64,9 +73,24 @@ def show(study: Study) -> None:
     click.echo(f"\n{ruled} {layers} rule.{others} Nothing stands in the way.")
 
 
-def show_cost(study: Study) -> None:
+def show_runtime(study: Study, explainer: ModelProto) -> None:
+    """Print how the explainer is written for its runtime and what to know there.
+
+    Raises `OnnxLrpError` with what cannot run.
+    """
+    runtime = study.runtime
+    stops, known = runtime.problems(explainer, study.model.name)
+    tried = f"tried with {runtime.tried}" if runtime.tried else "read of, not tried"
+    click.echo(f"For {runtime.title} ({tried}):")
+    lines = [f"{line[0].upper()}{line[1:]}." for line in runtime.because] + [str(p) for p in known]
+    for line in lines or ["Nothing to know." if not stops else "It cannot run."]:
+        click.echo(printable(f"- {line}"))
+    raise_if_any(stops)
+
+
+def show_cost(study: Study, explainer: ModelProto) -> None:
     """Print what each layer costs for one sample, and the ratio that the rules imply."""
-    rows = [c for c in costs(study, assemble(study, emit(study))) if c.forward.flops or c.relevance.flops]
+    rows = [c for c in costs(study, explainer) if c.forward.flops or c.relevance.flops]
     total = LayerCost("all", sum((c.forward for c in rows), Cost()), sum((c.relevance for c in rows), Cost()))
     head = ("layer", "forward MFLOP", "forward MB", "relevance MFLOP", "relevance MB", "× forward")
     click.echo(table(head, [_cost_row(c) for c in (*rows, total)], {"layer": "end"}))

@@ -13,6 +13,7 @@ from onnxlrp.explain import choose, pixels
 from onnxlrp.explain.emit import Part, Port
 from onnxlrp.explain.examine import Study
 from onnxlrp.explain.pixels import Entrance
+from onnxlrp.explain.runtimes import PORTABLE
 from onnxlrp.graph.facts import BATCH, Facts
 from onnxlrp.graph.model import skeleton
 
@@ -127,4 +128,6 @@ def _metadata(study: Study) -> dict[str, str]:
         pairs[contract.KEY_PREPROCESS] = left.to_json()
     if options.labels is not None:
         pairs[contract.KEY_LABELS] = json.dumps(list(options.labels), ensure_ascii=False)
+    if options.target_runtime != PORTABLE:
+        pairs[contract.KEY_RUNTIME] = options.target_runtime
     return pairs

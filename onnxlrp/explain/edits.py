@@ -86,7 +86,7 @@ def _keeping(build: Builder, shape: Shape, keep: float) -> Edit:
         )[0]
         least = build.reshape(build.slice(largest, 1, count - 1, count), (shape[0], *[1] * (len(shape) - 1)))
         kept = build.op("GreaterOrEqual", r.value, least)
-        return Relevance(build.kept(r.value, kept, step="kept"), r.gate)
+        return Relevance(build.masked(r.value, kept, step="kept"), r.gate)
 
     return edit
 

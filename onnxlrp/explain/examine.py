@@ -16,6 +16,7 @@ from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, plan
 from onnxlrp.explain.presets import named
+from onnxlrp.explain.runtimes import RUNTIMES, Runtime
 from onnxlrp.explain.target import Scores, scores
 from onnxlrp.explain.view import view
 from onnxlrp.graph.build import Builder
@@ -42,6 +43,11 @@ class Study:
         """Where relevance starts: as asked for, else as the composite has it."""
         return self.options.start or self.composite.start
 
+    @property
+    def runtime(self) -> Runtime:
+        """What the explainer is written for."""
+        return RUNTIMES[self.options.target_runtime]
+
 
 def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Options) -> Study:
     """Load, look at and plan; nothing is emitted. Problems with single layers are in `.plan.problems`.
@@ -54,7 +60,8 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     image = choose.image_input(model, options.input)
     facts = infer(model, image, {image: choose.input_shape(model, image, options.input_shape)})
     output = choose.score_output(model, facts, options.output)
-    build = Builder(facts, exact=options.optimize == "exact")
+    runtime = RUNTIMES[options.target_runtime]
+    build = Builder(facts, exact=options.optimize == "exact", dialect=runtime.dialect)
     if not facts.known(output):  # the walk says which node is to blame
         raise OnnxLrpError(*view(build, output)[1])
     found = scores(facts, output)
@@ -74,6 +81,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *_unknown_pixels(options, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
+    problems += runtime.problems(model.proto, model.name)[0]  # of its own nodes; the explainer has more
     planned = replace(planned, problems=tuple(problems))
     return Study(model, facts, build, output, found, planned, composite, options)
 

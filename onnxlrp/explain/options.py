@@ -20,6 +20,7 @@ from onnxlrp.explain.composite import Case, Composite
 from onnxlrp.explain.edits import INPUT, Conditions
 from onnxlrp.explain.presets import DEFAULT
 from onnxlrp.explain.render import RENDER
+from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
 from onnxlrp.explain.target import STARTS, Target
 from onnxlrp.rules import catalogue
 from onnxlrp.rules.rule import Rule
@@ -71,6 +72,7 @@ class Keywords(TypedDict, total=False):
     cmap: str
     embed_preprocessing: bool
     optimize: str
+    target_runtime: str
     preprocess: contract.Preprocessing | str | None
     labels: Sequence[str] | None
 
@@ -112,6 +114,7 @@ FORMS: Mapping[str, Form] = {
     "cmap": _one_of(look.NAMES),
     "embed_preprocessing": TRUTH,
     "optimize": _one_of(OPTIMIZE),
+    "target_runtime": _one_of(RUNTIMES),
     "preprocess": Form(forms.preprocess, f"give a Preprocessing, or one of {', '.join(contract.PREPROCESS_PRESETS)}"),
     "labels": Form(forms.texts, 'give a list of class names, for example ["cat", "dog"]'),
 }
@@ -140,6 +143,7 @@ class Options:
     cmap: str = look.DEFAULT
     embed_preprocessing: bool = False
     optimize: str = "exact"
+    target_runtime: str = PORTABLE
     preprocess: contract.Preprocessing | None = None
     labels: Sequence[str] | None = None
 

@@ -33,9 +33,9 @@ def quotient(
     if foldable and build.exact and not _is_rectified(r):
         denominator = _beside_output(share, stabilizer.epsilon, layer, build)
         if denominator is not None:
-            return build.op("Div", relevance, denominator, step="s")
+            return _over(relevance, denominator, layer, build)
     if foldable and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
-        return build.op("Div", relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), step="s")
+        return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
     z = build.tensor_of(_forward(terms, layer, build), relevance)
     epsilon = _spread(stabilizer, z, layer, build)
     if z == layer.z and r.gate is not None:
@@ -46,7 +46,12 @@ def quotient(
         z = build.tensor_of(build.negative(z), relevance)
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
-    return build.op("Div", relevance, stabilise(stabilizer, z, epsilon, build), step="s")
+    return _over(relevance, stabilise(stabilizer, z, epsilon, build), layer, build)
+
+
+def _over(r: Value, z: Value, layer: Linear, build: Builder) -> Value:
+    shape = build.facts.shape(layer.output)
+    return build.quotient(r, z, int(shape[layer.channel]) if len(shape) > 2 else 0, step="s")
 
 
 def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Value | None:
@@ -60,7 +65,7 @@ def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Va
         return part if isinstance(part, Value) else None
     zero = build.constant(0.0, layer.z)
     condition = build.op("Greater" if share.where == "positive" else "Less", layer.z, zero)
-    return build.kept(r.value, condition, step="r")
+    return build.masked(r.value, condition, step="r")
 
 
 def _is_rectified(r: Relevance) -> bool:

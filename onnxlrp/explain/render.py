@@ -41,7 +41,7 @@ def overlay(build: Builder, maps: Value, pixels: Value, size: tuple[int, int], c
         else build.op("Clip", values, build.constant(0.0), one, step="strength")
     )
     hue = build.add(build.scale(look.HUE_SPAN, strength), build.constant(look.HUE_FROM))
-    colours = _coloured(build, build.op("Mul", build.op("Sign", values), build.tensor_of(hue, values)), cmap)
+    colours = _coloured(build, build.op("Mul", build.sign(values), build.tensor_of(hue, values)), cmap)
     power = build.op("Pow", strength, build.constant(look.COVER_POWER))
     cover = build.op("Unsqueeze", build.tensor_of(build.scale(look.COVER, power), values), build.integers([-1]))
     under = build.op("Mul", _grey(build, pixels), build.op("Sub", one, cover))

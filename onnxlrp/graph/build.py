@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnxlrp.graph.dialect import BLOCK, GUARD, PORTABLE, Dialect
 from onnxlrp.graph.facts import FOLD_LIMIT, Facts, Shape, evaluate
 from onnxlrp.graph.signs import Sign, of_array, sign_of
 
@@ -56,10 +57,12 @@ Symbol = Value | One | None
 class Builder:
     """Adds nodes to the relevance part of an explainer."""
 
-    def __init__(self, facts: Facts, exact: bool = True) -> None:
-        """`exact` uses what is known of signs and zeros; False leaves every term in, for finding faults."""
+    def __init__(self, facts: Facts, exact: bool = True, dialect: Dialect = PORTABLE) -> None:
+        """`exact` uses what is known of signs and zeros; False leaves every term in, for finding faults. `dialect` is
+        how equal things are written."""
         self.facts = facts
         self.exact = exact
+        self.dialect = dialect
         self._graph = gs.Graph(opset=facts.model.opset)
         self._tensors: dict[str, gs.Tensor] = {}
         self._initial: dict[str, TensorProto] = {}
@@ -219,10 +222,6 @@ class Builder:
             return ZERO
         return a if a.sign is Sign.NONPOSITIVE else self.op("Min", a, self.constant(0.0, a), step=step)
 
-    def kept(self, a: Value, condition: Value, step: str = "") -> Value:
-        """`a` where the condition holds, else 0: as a product, since ONNX Runtime's Where takes three passes."""
-        return self.op("Mul", a, self.op("Cast", condition, to=a.element_type), step=step)
-
     def tensor_of(self, a: Symbol, like: Value) -> Value:
         """A symbol as a tensor that broadcasts: the scalar 0 or 1 where it is one."""
         return a if isinstance(a, Value) else self.constant(0.0 if a is ZERO else 1.0, like)
@@ -232,6 +231,27 @@ class Builder:
         if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
             return a
         return self.op("Abs", a)
+
+    def masked(self, a: Value, condition: Value, step: str = "") -> Value:
+        """a where the condition holds, else 0: as a product, since ONNX Runtime's Where takes three passes."""
+        kept = self.op("Mul", a, self.op("Cast", condition, to=a.element_type), step=step)
+        return replace(kept, sign=a.sign)
+
+    def quotient(self, a: Value, b: Value, channels: int, step: str = "") -> Value:
+        """a ⊘ b, where b is not zero. A runtime that fills up the channels of an image, of which there are `channels`
+        (0: no image), finds 0 ÷ 0 in what it adds, unless it is guarded."""
+        if self.dialect.quotient == "guarded" and channels % BLOCK and b.array is None:
+            least = np.finfo(helper.tensor_dtype_to_np_dtype(b.element_type)).smallest_subnormal
+            b = self.op("Add", b, self.constant(max(GUARD, float(least)), b), step="guarded")
+        return self.op("Div", a, b, step=step)
+
+    def sign(self, a: Value) -> Value:
+        """-1, 0 or 1."""
+        if self.dialect.sign == "operator":
+            return self.op("Sign", a)
+        zero = self.constant(0.0, a)
+        above, below = (self.op("Cast", self.op(c, a, zero), to=a.element_type) for c in ("Greater", "Less"))
+        return self.op("Sub", above, below, step="sign")
 
     def _values(self, a: Symbol, b: Symbol) -> tuple[Value, Value]:
         """Both as tensors: ONE beside a tensor is the scalar 1 of its type."""

@@ -20,7 +20,7 @@ Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
 
 
 def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    return build.kept(g, build.op("Greater", y, build.constant(0.0, y)))
+    return build.masked(g, build.op("Greater", y, build.constant(0.0, y)))
 
 
 def _leaky_relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
@@ -57,13 +57,13 @@ def _inside(build: Builder, v: Value, low: float, high: float) -> Value:
 
 def _hard_sigmoid(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     alpha = build.constant(float(given.get("alpha", 0.2)), g)
-    return build.kept(build.op("Mul", g, alpha), _inside(build, y, 0.0, 1.0))
+    return build.masked(build.op("Mul", g, alpha), _inside(build, y, 0.0, 1.0))
 
 
 def _hard_swish(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """(2x + 3) / 6 within (-3, 3), 0 below, 1 above."""
     slope = build.op("Add", build.op("Mul", x, build.constant(1 / 3, x)), build.constant(0.5, x))
-    outside = build.kept(g, build.op("Greater", x, build.constant(0.0, x)))
+    outside = build.masked(g, build.op("Greater", x, build.constant(0.0, x)))
     return build.op("Where", _inside(build, x, -3.0, 3.0), build.op("Mul", g, slope), outside)
 
 
@@ -94,7 +94,7 @@ def clip(node: NodeProto, build: Builder) -> Activation:
     high = np.inf if bounds[1] is None else float(bounds[1])
 
     def product(g: Value, x: Value, y: Value) -> Value:
-        return g if low == -np.inf and high == np.inf else build.kept(g, _inside(build, y, low, high))
+        return g if low == -np.inf and high == np.inf else build.masked(g, _inside(build, y, low, high))
 
     return _activation(node, build, node.input[0], product, rectifies=low == 0 and high == np.inf)
 

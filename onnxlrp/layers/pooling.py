@@ -200,7 +200,7 @@ def _pool_along(build: Builder, x: Value, i: int, axes: Sequence[Axis]) -> Value
 
 def _lowest(x: Value) -> float:
     """A finite number below all that occur: runtimes disagree on infinities."""
-    return -65504.0 if np.finfo(helper.tensor_dtype_to_np_dtype(x.element_type)).max < 1e5 else -3e38
+    return max(-3e38, float(np.finfo(helper.tensor_dtype_to_np_dtype(x.element_type)).min))
 
 
 def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> Value:
@@ -213,7 +213,7 @@ def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Se
     for tap in range(a.kernel - 1):
         start = tap * a.dilation
         taken = build.slice(padded, axis, start, start + a.stride * (a.out - 1) + 1, a.stride)
-        part = build.kept(r, build.op("Equal", taken, y))
+        part = build.masked(r, build.op("Equal", taken, y))
         parts.append(part)
         r = build.op("Sub", r, part)
     parts.append(r)  # no tap before it was the largest: the last one is

@@ -74,8 +74,8 @@ BOTH = [
     ("--preprocess=none_such", "'none_such' is not one of 'imagenet', 'unit', 'caffe', 'none'"),
     ("--preprocess=imagnet", "'none'. Did you mean imagenet?"),
     ("--nonsense", "No such option"),
-]
-CONVERT = [
+    ("--target-runtime=openvin", "'coreml'. Did you mean openvino?"),
+    ("--target-runtime=ort", "'ort' is not one of 'portable', 'onnxruntime', 'web'"),
     ("--tap=nothing", "--tap nothing: matches no layer on the way"),
     ("--activations=nothing", "--activations nothing: matches no tensor"),
     *(
@@ -94,11 +94,6 @@ CONVERT = [
 def test_what_convert_and_plan_refuse(option: str, words: str, model: Path, refused: Refused) -> None:
     refused("convert", model, option, words=words)
     refused("plan", model, option, words=words)
-
-
-@pytest.mark.parametrize(("option", "words"), CONVERT)
-def test_what_convert_refuses(option: str, words: str, model: Path, refused: Refused) -> None:
-    refused("convert", model, option, words=words)
 
 
 def test_a_rule_can_be_typed_as_it_is_listed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

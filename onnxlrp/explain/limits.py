@@ -1,0 +1,187 @@
+"""What in a model a runtime may not take: finders, of which the table in `runtimes` says whom they concern and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from onnxlrp.errors import Problem
+from onnxlrp.graph import weights
+from onnxlrp.graph.facts import attributes, describe
+from onnxlrp.graph.model import default_opset, is_large, skeleton
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+class Seen:
+    """A classifier or an explainer as a runtime meets it: the types and ranks of its tensors, and what is constant."""
+
+    def __init__(self, proto: ModelProto, name: str) -> None:
+        self.proto, self.name = proto, name
+        self.opset = default_opset(proto)
+        self.nodes: list[NodeProto] = list(proto.graph.node)
+        self.small = {t.name: t for t in proto.graph.initializer if not is_large(t)}
+
+    @cached_property
+    def _values(self) -> dict[str, onnx.ValueInfoProto]:
+        graph = onnx.shape_inference.infer_shapes(skeleton(self.proto)).graph
+        return {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
+
+    def element_type(self, name: str) -> int:
+        """A tensor's TensorProto.DataType; UNDEFINED where it is not known."""
+        if name in self.small:
+            return int(self.small[name].data_type)
+        return int(self._values[name].type.tensor_type.elem_type) if name in self._values else TensorProto.UNDEFINED
+
+    @cached_property
+    def constants(self) -> set[str]:
+        """The tensors that no input changes."""
+        found = {t.name for t in self.proto.graph.initializer}
+        for node in self.nodes:
+            if all(name in found for name in node.input if name):
+                found.update(node.output)
+        return found
+
+    def running(self, *op_types: str) -> Iterator[NodeProto]:
+        """The nodes of these operators that are not computed once and for all when the model is loaded."""
+        return (n for n in self.nodes if n.op_type in op_types and n.output[0] not in self.constants)
+
+
+Found = tuple[str, str]  # the node, and what about it a runtime does not take
+Finder = Callable[[Seen], Iterator[Found]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a runtime does not take, why, and what to do; `runs`: it does run, and this should be known all the same."""
+
+    find: Finder
+    reason: str
+    remedy: str
+    runs: bool = False
+
+    def problems(self, seen: Seen) -> list[Problem]:
+        """Every node it concerns; or, where the model runs, all of them in one line."""
+        found = list(self.find(seen))
+        if self.runs and len(found) > 1:
+            others = "another one" if len(found) == 2 else f"{len(found) - 1} others"
+            found = [(f"{found[0][0]} and {others}", found[0][1])]
+        return [Problem(node, f"{what}{self.reason}", self.remedy) for node, what in found]
+
+
+def wide(seen: Seen) -> Iterator[Found]:
+    """Convolutions in float64."""
+    for node in seen.running(*CONVOLUTIONS):
+        if seen.element_type(node.input[0]) == TensorProto.DOUBLE:
+            yield describe(node), "computes in float64"
+
+
+def half(seen: Seen) -> Iterator[Found]:
+    """Outputs in float16."""
+    for value in seen.proto.graph.output:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            yield f"output {value.name}", "float16"
+
+
+def of_constants(seen: Seen) -> Iterator[Found]:
+    """Convolutions of what no input changes."""
+    for node in seen.nodes:
+        if node.op_type in CONVOLUTIONS and node.input[0] in seen.constants:
+            yield describe(node), "convolves a constant"
+
+
+def open_batch(seen: Seen) -> Iterator[Found]:
+    """Inputs whose first size is open."""
+    for value in seen.proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            yield f"input {value.name}", "an open batch"
+
+
+def long_top_k(longest: int) -> Finder:
+    """TopK of more values than `longest`, or of a number that is not known."""
+
+    def find(seen: Seen) -> Iterator[Found]:
+        for node in seen.running("TopK"):
+            k = seen.small.get(node.input[1])
+            count = int(numpy_helper.to_array(k).reshape(-1)[0]) if k is not None else None
+            if count is None or count > longest:
+                yield describe(node), f"asks for the {count or 'first'} largest values"
+
+    return find
+
+
+def dilated_pools(seen: Seen) -> Iterator[Found]:
+    """Poolings whose windows have gaps."""
+    for node in seen.running("MaxPool", "AveragePool"):
+        dilations = attributes(node).get("dilations", [1])
+        if np.any(np.asarray(dilations) != 1):
+            yield describe(node), f"has dilations {list(dilations)}"
+
+
+def flat_pools(seen: Seen) -> Iterator[Found]:
+    """Poolings along one axis."""
+    for node in seen.running("MaxPool", "AveragePool"):
+        if len(attributes(node)["kernel_shape"]) == 1:
+            yield describe(node), "pools along one axis"
+
+
+def indices(seen: Seen) -> Iterator[Found]:
+    """Max poolings that also say where the largest values were."""
+    for node in seen.running("MaxPool"):
+        if len(node.output) > 1 and node.output[1]:
+            yield describe(node), "indices of its largest values"
+
+
+def bytes_within(seen: Seen) -> Iterator[Found]:
+    """Operators that move bytes, other than those that make them or take them."""
+    for node in seen.running(*({n.op_type for n in seen.nodes} - {"Cast"})):
+        if TensorProto.UINT8 in map(seen.element_type, filter(None, node.input)):
+            yield describe(node), "bytes handed on"
+
+
+def from_opset(first: int, *op_types: str) -> Finder:
+    """These operators in a model of opset `first` or later."""
+
+    def find(seen: Seen) -> Iterator[Found]:
+        if seen.opset >= first:
+            for node in seen.running(*op_types):
+                yield describe(node), f"opset {seen.opset}"
+
+    return find
+
+
+def operators(*op_types: str, but: bool = False, element_type: int | None = None) -> Finder:
+    """Nodes of these operators, or of all `but` these; only where they read tensors of `element_type`, if one is
+    given."""
+
+    def find(seen: Seen) -> Iterator[Found]:
+        for node in seen.nodes:
+            named = (node.op_type in op_types) is not but and node.output[0] not in seen.constants
+            if named and (element_type is None or element_type in map(seen.element_type, node.input)):
+                yield describe(node), ""
+
+    return find
+
+
+def several_outputs(seen: Seen) -> Iterator[Found]:
+    """All outputs together, as an explainer always has several."""
+    names = [o.name for o in seen.proto.graph.output]
+    if len(names) > 1:
+        yield f"outputs {', '.join(names[:4])}{', …' if len(names) > 4 else ''}", ""
+
+
+def two_files(bytes_in_one: int) -> Finder:
+    """A model whose weights are too many for one file."""
+
+    def find(seen: Seen) -> Iterator[Found]:
+        size = sum(map(weights.size, seen.proto.graph.initializer))
+        if size >= bytes_in_one:
+            yield seen.name, f"{size / 1e9:.1f} GB of weights, in a second file"
+
+    return find

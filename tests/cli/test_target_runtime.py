@@ -1,0 +1,61 @@
+"""`--target-runtime`: what plan says of a runtime, and what convert refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from tests.explain.networks import PLAIN, network
+
+from .conftest import Refused, invoke
+
+
+def said(*words: object) -> list[str]:
+    """What plan prints behind the table."""
+    done = invoke("plan", *words)
+    assert done.exit_code == 0, done.output
+    return done.stdout.split("Nothing stands in the way.\n")[1].strip().splitlines()
+
+
+def test_plan_says_how_it_is_written_and_what_to_know(written: Callable[[ModelProto], Path]) -> None:
+    model = written(network(PLAIN))
+    assert said(model) == []
+    assert said(model, "--target-runtime=openvino") == [
+        "For OpenVINO (tried with 2026.4.1, CPU):",
+        "- Nothing to know.",
+    ]
+    head, *lines = said(model, "--target-runtime=opencv", "--heatmap", "--tap=conv1")
+    assert head == "For OpenCV (tried with 5.0.0, CPU):"
+    assert [line.split(":")[0] for line in lines] == [
+        "- outputs logits, relevance, explained, heatmap, …",
+    ]
+    head, *lines = said(model, "--target-runtime=tensorrt", "--input-shape=1,3,6,6")
+    assert (head, lines) == ("For TensorRT (read of, not tried):", ["- Nothing to know."])
+
+
+def test_plan_goes_with_the_cost(written: Callable[[ModelProto], Path]) -> None:
+    lines = said(written(network(PLAIN)), "--target-runtime=onnxruntime", "--cost")
+    assert any(line.startswith("One explanation is at best") for line in lines)
+    assert lines[-1].startswith("- Quotients are plain")
+
+
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    written: Callable[[ModelProto], Path], refused: Refused
+) -> None:
+    """Known from the explainer's own nodes, after those of the classifier."""
+    model = written(network(PLAIN.replace("6, 6", "48, 48").replace("45, 16", "2880, 16")))
+    words = "conv1/largest (TopK): asks for the 8294 largest values, and TensorRT gives up to 3839."
+    for command in ("convert", "plan"):
+        refused(command, model, "--target-runtime=tensorrt", "--keep=0.9", words=words)
+
+
+def test_convert_is_silent_of_what_runs(written: Callable[[ModelProto], Path]) -> None:
+    model = written(network(PLAIN))
+    plain, other = invoke("convert", model), invoke("convert", model, "--target-runtime=opencv", "--force")
+    assert (other.exit_code, other.stderr) == (0, "")
+    assert [line.split()[0] for line in other.stdout.splitlines()] == [s.split()[0] for s in plain.stdout.splitlines()]
+    held = {p.key: p.value for p in onnx.load("model.lrp.onnx").metadata_props}
+    assert held["onnxlrp.runtime"] == "opencv"
