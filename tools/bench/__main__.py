@@ -71,6 +71,8 @@ def main(cache: Path | None, folder: Path | None, report: Path | None, **given: 
     if given["device"] == "cpu" and "tf32" in given["precisions"]:
         raise click.BadParameter("tf32 is there on CUDA only", param_hint="--precisions")
     _check_installed(given["composites"], given["peers"])
+    if given["device"] == "cuda":
+        _check_cuda()
     with tempfile.TemporaryDirectory(prefix="onnxlrp-bench-") as temporary:
         place = folder or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,14 @@ def _check_installed(composites: tuple[str, ...], peers: tuple[str, ...]) -> Non
     missing = [p for p, m in ({n: n for n in NEEDED} | modules).items() if importlib.util.find_spec(m) is None]
     if missing:
         raise click.ClickException(f"not installed: {', '.join(missing)}. {HOW_TO_INSTALL}; or leave out --peers")
+
+
+def _check_cuda() -> None:
+    """Say that there is no GPU before anything is measured."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise click.ClickException(f"torch {torch.__version__} finds no CUDA device: choose --device cpu")
 
 
 def _write(results: Results, path: Path, given: dict[str, Any]) -> None:

@@ -20,6 +20,9 @@ BATCH = 2
 def checks(network: str, composite: str, folder: Path, place: Place) -> dict[str, float]:
     """By what was checked: nodes of the explainer that CUDA does not run and Memcpy nodes; with the default composite
     distances in relative L2 too. Both of float32 and float16 explainers must be there for these."""
+    import onnxruntime as ort
+
+    ort.preload_dlls()
     where: Any = placed(str(onnx_side.explainer_path(folder, network, composite)))
     found = {"not on CUDA": float(sum(where["cpu"].values())), "Memcpy": float(where["memcpy"])}
     if composite != DEFAULT:

@@ -60,7 +60,8 @@ def _converting(results: Results, network: str, mode: str) -> float | None:
 
 
 def _convert_memory(results: Results, network: str, mode: str) -> float | None:
-    file, peak = results.file(network), results.peak(network, 1, DEFAULT, "convert")
+    file = results.file(network)
+    peak = next((p.above for p in results.peaks if p.network == network and p.what == "convert"), None)
     return peak / file.model_bytes if file and peak is not None else None
 
 

@@ -86,6 +86,8 @@ class Measuring:
         for network in self.plan.networks:
             try:
                 self._network(network)
+            except DiedError as died:
+                self._problem(f"{network}: {died}")
             finally:
                 for path in () if self.plan.keep else self._models(network):
                     path.unlink(missing_ok=True)
@@ -97,10 +99,12 @@ class Measuring:
         for composite in self.plan.composites:
             try:
                 sizes[composite] = self._composite(network, composite, made)
+            except DiedError as died:
+                self._problem(f"{network}, {composite}: {died}")
             finally:
                 for path in self._explainers(network, composite):
                     path.unlink(missing_ok=True)
-        if "files" in self.plan.parts:
+        if "files" in self.plan.parts and sizes:
             self._files(network, made["float32"], sizes)
 
     def _composite(self, network: str, composite: str, models: dict[str, Any]) -> int:
@@ -128,7 +132,6 @@ class Measuring:
         try:
             found = self._kept(job, jobs.times)
         except DiedError as died:
-            self._say(f"{setting.network} {setting.batch} {setting.composite}: {died}")
             found = {"samples": {}, "failed": {died.at or "row": died.why}, "together": True}
         samples = {name: [(int(r), s) for r, s in taken] for name, taken in found["samples"].items()}
         row = Row(samples, setting, best, found["failed"], found["together"])
@@ -139,11 +142,13 @@ class Measuring:
     def _memory(self, network: str, composite: str, digests: dict[str, str]) -> None:
         plan = self.plan
         batch = MEMORY_BATCH if MEMORY_BATCH in plan.batches else max(plan.batches)
-        whats = [name for name in plan.contestants(composite) if name not in ("onnx-ad", TORCH)]
+        once = composite == plan.composites[0]  # plain forward passes are the same for every composite
+        whats = [n for n in plan.contestants(composite) if once or (n != TORCH and not n.startswith(FORWARD))]
+        whats = [n for n in whats if n != "onnx-ad"]
         for what in whats:
             self._peak(plan.job("peak", network, composite, what=what, batch=batch, **digests))
         if composite == DEFAULT:
-            job = plan.job("peak", network, composite, what="convert", batch=1, sources=machine.sources(), **digests)
+            job = plan.job("peak", network, DEFAULT, what="convert", batch=batch, sources=machine.sources(), **digests)
             self._peak(job)
 
     def _peak(self, job: Job) -> None:
@@ -169,7 +174,7 @@ class Measuring:
         try:
             found = self._kept(self.plan.job("check", network, composite, **digests), jobs.run)["values"]
         except DiedError as died:
-            self._say(f"{network} {composite}: {died}")
+            self._problem(f"{network}, {composite}, checks: {died}")
             return
         shared = {"not on CUDA", "Memcpy"}  # of these the worst of all composites counts
         self.results.checks += [Check(network, "" if w in shared else composite, w, v) for w, v in found.items()]
@@ -180,8 +185,13 @@ class Measuring:
         found = self._cache.get(key)
         if found is None:
             found = do(job, self.plan.folder)
-            self._cache.put(key, found)
+            if found.get("samples", True):  # where everything failed, the next run may do better
+                self._cache.put(key, found)
         return found
+
+    def _problem(self, text: str) -> None:
+        self.results.problems.append(text)
+        self._say(text)
 
     def _types(self) -> list[str]:
         """Of weights, in which models are needed; float32 always."""

@@ -110,7 +110,7 @@ def _limits(results: Results, device: str) -> list[str]:
 
 def _method(results: Results, device: str, spinning: str, threads: int, command: str) -> list[str]:
     counts = [row.rounds(name) for row in results.rows for name in row.samples]
-    rounds = f"{min(counts, default=0)} to {max(counts, default=0)}"
+    rounds = " to ".join(str(n) for n in sorted({min(counts, default=0), max(counts, default=0)}))
     lines = [
         machine.described(device),
         "",
@@ -121,7 +121,7 @@ def _method(results: Results, device: str, spinning: str, threads: int, command:
         "- Networks of torchvision with random weights and calibrated batch norms, 224 × 224 images of noise; the "
         "predicted class is explained.",
         "- The contestants of a row (network, batch, composite) run in one process, in turn, round after round, after "
-        f"one or two rounds to warm up; {rounds} rounds, fewer for what is slow, and the tables say how many.",
+        f"one or two rounds to warm up; {rounds} rounds, fewer for what is slow; the tables of the peers say how many.",
         "- Times are medians, with the quartiles in brackets; ratios are **medians of the ratios within a round**.",
         "- “Over best”: the measured multiple of a forward pass over the one that the rules imply, counted in "
         "operations, as `onnxlrp plan --cost` prints it.",
@@ -200,29 +200,35 @@ def _files(results: Results) -> list[str]:
 def _memory(results: Results) -> list[str]:
     if not results.peaks:
         return []
+    whats = list(dict.fromkeys(p.what for p in results.peaks))
+    rows = list(dict.fromkeys((p.network, p.batch, p.composite) for p in results.peaks))
     lines = []
-    for p in results.peaks:
-        theirs = results.peak(p.network, p.batch, p.composite, "zennit")
-        over = p.above / theirs if p.above is not None and theirs and p.what.startswith(OURS) else None
-        what = "converting" if p.what == "convert" else p.what
-        size = p.failed if p.above is None else f"{p.above / 1e6:.0f} MB"
-        lines.append([TITLES[p.network], p.composite, str(p.batch), what, size, _times(over)])
+    for row in rows:
+        sizes = [_megabytes(results.peak(*row, what)) for what in whats]
+        theirs = results.peak(*row, "zennit")
+        for what in (OURS, OURS + FIXED):
+            ours = results.peak(*row, what)
+            sizes.append(_times(ours / theirs if ours is not None and theirs else None))
+        lines.append([TITLES[row[0]], str(row[1]), row[2], *sizes])
     said = (
         "Each in a process of its own: load, run twice, and take the most memory that was ever resident (VmHWM, which "
         "is getrusage's ru_maxrss without what Linux carries over from the process that started this one), less what "
-        "was resident after the imports. It includes the model's weights."
+        "was resident after the imports. In MB; the model's weights are in it. Converting is measured once a network."
     )
-    head = ("", "composite", "batch", "what", "peak above imports", "over zennit's")
+    head = ("", "batch", "composite", *whats, *(f"{OURS}{m} over zennit" for m in (OPEN, FIXED)))
     return ["## Peak memory", "", said, "", *_table(head, lines)]
 
 
 def _failures(results: Results) -> list[str]:
     """What has no number, and why."""
-    lines = []
+    lines = [f"- {problem}" for problem in results.problems]
     for row in results.rows:
         setting = row.setting
         where = f"{TITLES[setting.network]}, batch {setting.batch}, {setting.composite}, {setting.precision}"
         lines += [f"- {where}: {name}: {why}" for name, why in row.failed.items()]
+    for p in results.peaks:
+        where = f"{TITLES[p.network]}, batch {p.batch}, {p.composite}"
+        lines += [f"- {where}: memory of {p.what}: {p.failed}"] if p.failed else []
     return ["## Not measured", "", *lines] if lines else []
 
 
@@ -235,6 +241,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _megabytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 1e6:.0f}"
 
 
 def _seconds(value: float | None) -> str:

@@ -148,6 +148,7 @@ class Results:
     files: list[File] = field(default_factory=list)
     peaks: list[Peak] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what else could not be measured
 
     def row(self, network: str, batch: int, composite: str, precision: str = "float32") -> Row | None:
         """The row of a setting."""
