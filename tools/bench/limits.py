@@ -126,10 +126,10 @@ def limits_table(results: Results, device: str = "cpu") -> list[str]:
     head = ["", "", "limit", *("batch open", "batch fixed", "CUDA graph")[: len(modes)]]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for network in PAIR:
-        if not any(r.setting.network == network for r in results.rows):
+        rows = [(limit, [_cell(limit, network, mode, results) for mode in modes]) for limit in limits]
+        if all(set(cells) <= {"–", ""} for _, cells in rows):
             continue
-        for limit in limits:
-            cells = [_cell(limit, network, mode, results) for mode in modes]
+        for limit, cells in rows:
             lines.append(f"| {TITLES[network]} | {limit.what} | {limit.bound(network)} | {' | '.join(cells)} |")
     return lines
 

@@ -117,7 +117,7 @@ class Measuring:
             for batch in self.plan.batches:
                 self._row(Setting(network, batch, composite, precision), made[kind]["best"], digests)
         digests = {"model": models["float32"]["digest"], "explainer": made["float32"]["digest"]}
-        if "memory" in self.plan.parts and self.plan.device == "cpu":
+        if "memory" in self.plan.parts:
             self._memory(network, composite, digests)
         if self.plan.device == "cuda":
             self._checks(network, composite, digests)
@@ -147,7 +147,7 @@ class Measuring:
         whats = [n for n in whats if n != "onnx-ad"]
         for what in whats:
             self._peak(plan.job("peak", network, composite, what=what, batch=batch, **digests))
-        if composite == DEFAULT:
+        if composite == DEFAULT and plan.device == "cpu":
             job = plan.job("peak", network, DEFAULT, what="convert", batch=batch, sources=machine.sources(), **digests)
             self._peak(job)
 

@@ -50,7 +50,7 @@ def page(results: Results, device: str, spinning: str, threads: int, command: st
         ["## How it was measured", "", *_method(results, device, spinning, threads, command)],
         *(_network(results, network) for network in TITLES if any(r.setting.network == network for r in results.rows)),
         _files(results),
-        _memory(results),
+        _memory(results, device),
         ["## The peers", "", PEERS],
         _failures(results),
     ]
@@ -197,7 +197,7 @@ def _files(results: Results) -> list[str]:
     return ["## Files", "", said, "", *_table(head, lines)]
 
 
-def _memory(results: Results) -> list[str]:
+def _memory(results: Results, device: str) -> list[str]:
     if not results.peaks:
         return []
     whats = list(dict.fromkeys(p.what for p in results.peaks))
@@ -215,6 +215,8 @@ def _memory(results: Results) -> list[str]:
         "is getrusage's ru_maxrss without what Linux carries over from the process that started this one), less what "
         "was resident after the imports. In MB; the model's weights are in it. Converting is measured once a network."
     )
+    if device == "cuda":
+        said = "Of the GPU: what is taken after two runs, less what was taken before; in MB, the weights are in it."
     head = ("", "batch", "composite", *whats, *(f"{OURS}{m} over zennit" for m in (OPEN, FIXED)))
     return ["## Peak memory", "", said, "", *_table(head, lines)]
 
