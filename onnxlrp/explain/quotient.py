@@ -51,7 +51,8 @@ def quotient(
 
 def _over(r: Value, z: Value, layer: Linear, build: Builder) -> Value:
     shape = build.facts.shape(layer.output)
-    return build.quotient(r, z, int(shape[layer.channel]) if len(shape) > 2 else 0, step="s")
+    channels = shape[1] if len(shape) > 2 else 0
+    return build.quotient(r, z, channels if isinstance(channels, int) else 0, step="s")
 
 
 def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Value | None:

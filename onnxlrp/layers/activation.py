@@ -7,6 +7,7 @@ it can be: y is what the classifier computes and keeps, x is often fused away.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
 
 
 def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    return build.masked(g, build.op("Greater", y, build.constant(0.0, y)))
+    """y ≥ 0 cut at 1 and rounded up is 1 where y > 0. ONNX Runtime shares that among threads, and casts a comparison on
+    one."""
+    active = build.op("Ceil", build.op("Clip", y, None, build.constant(1.0, y)), step="active")
+    return replace(build.op("Mul", g, active), sign=g.sign)
 
 
 def _leaky_relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:

@@ -5,11 +5,13 @@
 Zeros that a Pad before it adds are padding like its own: x is then what was padded.
 
 Its adjoint is the transposed convolution with the same weight. For stride 1 that is a convolution with the kernel
-reversed and its channel axes swapped, which runtimes do faster; for larger strides it is ConvTranspose.
+reversed and its channel axes swapped, which runtimes do faster. For larger strides it is one such convolution for each
+phase of the input, or ConvTranspose.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,8 +21,14 @@ from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.graph.facts import attributes
+from onnxlrp.layers.phases import by_phases
 from onnxlrp.layers.registry import Inputs, Linear, defines, layer_name, refuse
 from onnxlrp.layers.window import Axis, outer, windows, zeros_around
+
+# A strided convolution's adjoint is faster phase by phase than as ConvTranspose where it has so many channels, and so
+# many products for each element that is put together: on ONNX Runtime's CPU up to 2.3 times in ResNet-50, and slower
+# below (3 channels; 1 x 1 kernels with 512 outputs).
+MANY, WORK = 16, 200
 
 
 @defines("Conv")
@@ -160,17 +168,39 @@ def transposed(
 ) -> Value:
     """The adjoint of a convolution with weight w [outputs, inputs / groups, *kernel]: s [N, outputs, *outs] ->
     [N, inputs, *sizes]."""
+
+    def convolved(w: Value, kernel: Sequence[int], pads: Sequence[int]) -> Value:
+        return build.op(
+            "Conv", s, flipped(build, w, kernel, outputs, inputs, groups), step="c", kernel_shape=kernel,
+            strides=[1] * len(axes), dilations=[a.dilation for a in axes], pads=pads, group=groups,
+        )  # fmt: skip
+
     if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
         pads = [a.extent - 1 - a.before for a in axes] + [a.extent - 1 - a.overhang for a in axes]
-        return build.op(
-            "Conv", s, flipped(build, w, axes, outputs, inputs, groups), step="c",
-            kernel_shape=[a.kernel for a in axes], strides=[1] * len(axes), dilations=[a.dilation for a in axes],
-            pads=pads, group=groups,
+        return convolved(w, [a.kernel for a in axes], pads)
+    if (
+        build.exact
+        and groups == 1
+        and inputs >= MANY
+        and outputs * math.prod(a.kernel / a.stride for a in axes) >= WORK
+    ):
+        spread = by_phases(
+            build, w, axes,
+            lambda part, ps: convolved(part, [p.taps for p in ps], [*(p.before for p in ps), *(p.after for p in ps)]),
         )  # fmt: skip
+        if spread is not None:
+            return spread
+    return _conv_transpose(build, s, w, axes, outputs, inputs, groups)
+
+
+def _conv_transpose(
+    build: Builder, s: Value, w: Value, axes: Sequence[Axis], outputs: int, inputs: int, groups: int
+) -> Value:
+    """`transposed` as ConvTranspose with symmetric pads and an output_padding below the stride, the form that every
+    runtime gets right."""
     if groups == 1 and outputs == inputs:
         # OpenVINO's CPU plugin is silently wrong where one weight of this shape serves both Conv and ConvTranspose.
         w = build.op("Neg", build.op("Neg", w))
-    # ConvTranspose with symmetric pads and an output_padding below the stride: the form every runtime gets right.
     symmetric = all(a.before == a.after and 0 <= a.before - a.overhang < a.stride for a in axes)
     pads = [a.before if symmetric else 0 for a in axes]
     missing = [a.size + (2 if symmetric else 1) * a.before - a.reach for a in axes]
@@ -193,9 +223,9 @@ def _cropped(build: Builder, spread: Value, axes: Sequence[Axis]) -> Value:
     return spread
 
 
-def flipped(build: Builder, w: Value, axes: Sequence[Axis], outputs: int, inputs: int, groups: int) -> Value:
+def flipped(build: Builder, w: Value, kernel: Sequence[int], outputs: int, inputs: int, groups: int) -> Value:
     """The weight of the adjoint: [outputs, inputs / groups, *k] -> [inputs, outputs / groups, *k], kernel reversed."""
-    rank, kernel = len(axes), [a.kernel for a in axes]
+    rank = len(kernel)
     if inputs > groups or outputs > groups:
         if groups > 1:
             w = build.op("Reshape", w, build.integers([groups, outputs // groups, inputs // groups, *kernel]))

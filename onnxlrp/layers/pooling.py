@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
 from onnxlrp.graph.facts import Dim, attributes
 from onnxlrp.layers.convolution import transposed
+from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
 from onnxlrp.layers.window import Axis, outer, windows
 from onnxlrp.rules.rule import PoolingRule, Rule
@@ -191,10 +192,12 @@ def _pool_along(build: Builder, x: Value, i: int, axes: Sequence[Axis]) -> Value
     if a.kernel == a.stride == 1:
         return x
     only = lambda v, rest: [v if k == i else rest for k in range(rank)]  # noqa: E731
-    padded = build.pad(x, 2 + i, a.before, max(a.overhang, 0), 2 + rank, _lowest(x))
+    pads = (a.before, max(a.overhang, 0))
+    if max(pads) >= a.kernel:  # more than MaxPool allows
+        x, pads = build.pad(x, 2 + i, *pads, 2 + rank, _lowest(x)), (0, 0)
     return build.op(
-        "MaxPool", padded, kernel_shape=only(a.kernel, 1), strides=only(a.stride, 1), dilations=only(a.dilation, 1),
-        step="pooled",
+        "MaxPool", x, kernel_shape=only(a.kernel, 1), strides=only(a.stride, 1), dilations=only(a.dilation, 1),
+        pads=[*only(pads[0], 0), *only(pads[1], 0)], step="pooled",
     )  # fmt: skip
 
 
@@ -204,42 +207,40 @@ def _lowest(x: Value) -> float:
 
 
 def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> Value:
-    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum."""
+    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum.
+
+    Tap k of window o is element stride·(o + by) + phase, where k·dilation - before = stride·by + phase.
+    """
     a, axis, rank = axes[i], 2 + i, 2 + len(axes)
     if a.kernel == a.stride == 1 and not a.before:
         return r
-    padded = build.pad(x, axis, a.before, max(a.overhang, 0), rank, _lowest(x))
-    parts: list[Value] = []
-    for tap in range(a.kernel - 1):
-        start = tap * a.dilation
-        taken = build.slice(padded, axis, start, start + a.stride * (a.out - 1) + 1, a.stride)
-        part = build.masked(r, build.op("Equal", taken, y))
-        parts.append(part)
-        r = build.op("Sub", r, part)
-    parts.append(r)  # no tap before it was the largest: the last one is
-    return _interleave(build, parts, i, axes)
-
-
-def _interleave(build: Builder, parts: Sequence[Value], i: int, axes: Sequence[Axis]) -> Value:
-    """Each tap's relevance put back at stride·o + dilation·tap - before along the axis, overlaps added."""
-    a, axis, rank = axes[i], 2 + i, 2 + len(axes)
-    length = -(-max(a.reach, a.before + a.size) // a.stride)
-    phases: list[Symbol] = [None] * a.stride
-    for tap, part in enumerate(parts):
-        shift, phase = divmod(tap * a.dilation, a.stride)
-        placed = build.pad(part, axis, shift, length - shift - a.out, rank)
-        phases[phase] = build.add(phases[phase], placed)
-    if a.stride == 1:
-        whole = phases[0]
-    else:
-        zero = build.op("Where", build.constant(False, TensorProto.BOOL), placed, build.constant(0.0, placed))
-        columns = [
-            build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in phases
-        ]
-        stacked = build.op("Concat", *columns, axis=axis + 1)
-        rest = [behind.out for behind in axes[i + 1 :]]  # the axes behind this one are still pooled
-        whole = build.op("Reshape", stacked, build.integers([*[0] * axis, length * a.stride, *rest]))
+    counts = [len(range(phase, a.size, a.stride)) for phase in range(a.stride)]
+    found: list[Symbol] = [None] * a.stride
+    for tap in range(a.kernel):
+        by, phase = divmod(tap * a.dilation - a.before, a.stride)
+        part = r  # no tap before the last was the largest: it is
+        if tap < a.kernel - 1:
+            every = x if a.stride == 1 else build.slice(x, axis, phase, a.size, a.stride)
+            taken = _shifted(build, every, axis, by, counts[phase], a.out, rank, _lowest(x))
+            if taken is None:
+                continue
+            part = build.masked(r, build.op("Equal", taken, y))
+            r = build.op("Sub", r, part)
+        found[phase] = build.add(found[phase], _shifted(build, part, axis, -by, a.out, counts[0], rank, 0.0))
+    # The axes behind this one are still pooled.
+    whole = interleaved(build, found, axis, counts[0], [behind.out for behind in axes[i + 1 :]])
     assert isinstance(whole, Value)
-    if a.before or length * a.stride != a.size:
-        whole = build.slice(whole, axis, a.before, a.before + a.size)
-    return whole
+    return whole if counts[0] * a.stride == a.size else build.slice(whole, axis, 0, a.size)
+
+
+def _shifted(
+    build: Builder, v: Value, axis: int, by: int, have: int, want: int, rank: int, fill: float
+) -> Value | None:
+    """The elements [by, by + want) of the `have` that v has along an axis, `fill` where there is none; None where there
+    is none at all."""
+    first, last = max(by, 0), min(by + want, have)
+    if first >= last:
+        return None
+    if (first, last) != (0, have):
+        v = build.slice(v, axis, first, last)
+    return build.pad(v, axis, first - by, by + want - last, rank, fill)

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
+from onnxlrp.layers import convolution
 from onnxlrp.layers.registry import Layer, Linear
 
 from . import cases, emitting
@@ -76,6 +77,34 @@ def test_transpose_is_the_adjoint(name: str, how: str) -> None:
     """⟨A x, g⟩ = ⟨x, Aᵀ g⟩ with the layer's weight, its positive part, and ones."""
     gaps = {weight.__name__: gap(name, how, weight) for weight in (plain, positive, ones)}
     assert max(gaps.values()) < TOLERANCE, gaps
+
+
+STRIDED = [n for n in cases.names("linear") if "stride" in n and n.startswith("conv")]
+
+
+@pytest.mark.parametrize("how", ["folded", "nodes"])
+@pytest.mark.parametrize("name", STRIDED)
+def test_phases_are_the_adjoint_too(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form that strided convolutions have where they are large enough, for every geometry."""
+    monkeypatch.setattr(convolution, "MANY", 1)
+    monkeypatch.setattr(convolution, "WORK", 0)
+    assert gap(name, how, plain) < TOLERANCE
+
+
+def test_large_strided_convolutions_go_by_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As convolutions only; and below the limits by ConvTranspose."""
+
+    def operators(name: str) -> set[str]:
+        build, (layer,) = layers_of(cases.case(name))
+        assert isinstance(layer, Linear)
+        build.output(next(c for c in layer.transpose(layer.z, layer.w) if isinstance(c, Value)), "c")
+        return {node.op for node in build.finish(["c"])[0].nodes}
+
+    names = ("conv_1d_stride", "conv_1x1_stride", "conv_pads_asymmetric_stride", "conv_stride_exact")
+    for limit, transposed in ((1, False), (10**9, True)):
+        monkeypatch.setattr(convolution, "MANY", limit)
+        monkeypatch.setattr(convolution, "WORK", 0)
+        assert {name: "ConvTranspose" in operators(name) for name in names} == dict.fromkeys(names, transposed)
 
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
