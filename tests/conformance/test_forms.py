@@ -16,8 +16,9 @@ from tests.conformance import hosts
 from tests.explain.networks import PLAIN, RESIDUAL, images, network
 from tools import conformance
 
-# The hosts that are the runtime.
+# The hosts that are the runtime; the portable form is for all.
 HOSTS: Mapping[str, tuple[str, ...]] = {
+    "portable": hosts.NAMES,
     "onnxruntime": ("onnxruntime", "node", "cpp"),
     "web": ("web",),
     "openvino": ("openvino",),
