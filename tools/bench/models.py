@@ -30,7 +30,10 @@ def export(network: str, folder: Path) -> None:
 
     net = zoo.build(network)
     torch.save(net.state_dict(), weights_path(folder, network))
-    zoo.legacy(net, zoo.images(1), model_path(folder, network))
+    path = model_path(folder, network)
+    part = path.with_suffix(".part")  # a model that is cut off would be taken for one that is there
+    zoo.legacy(net, zoo.images(1), part)
+    part.replace(path)
 
 
 def halve(network: str, folder: Path) -> None:
