@@ -2,6 +2,7 @@
 
 z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
 R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
+z = k·A(w)x + γp  stab(z) = k·max(A(w)x, 0) + (γp + ε) on the positive side, from the output that the model computes
 else              stab(z) = z + ε·sign(z)
 """
 
