@@ -47,11 +47,15 @@ def quotient(
         z = build.tensor_of(build.negative(z), relevance)
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
-    return _over(relevance, stabilise(stabilizer, z, epsilon, build), layer, build)
+    whole = stabilizer.kind != "norm"  # which may leave one value a sample
+    return _over(relevance, stabilise(stabilizer, z, epsilon, build), layer, build, waits=whole)
 
 
-def _over(r: Value, z: Value, layer: Linear, build: Builder) -> Value:
+def _over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True) -> Value:
+    """R ⊘ z; z `waits` for R rather than being kept from the forward pass on."""
     shape = build.facts.shape(layer.output)
+    if waits:
+        r, z = build.in_turn(r, z, shape)
     channels = shape[1] if len(shape) > 2 else 0
     return build.quotient(r, z, channels if isinstance(channels, int) else 0, step="s")
 

@@ -67,6 +67,7 @@ class Builder:
         self._tensors: dict[str, gs.Tensor] = {}
         self._initial: dict[str, TensorProto] = {}
         self._memo: dict[tuple[Any, ...], tuple[Value, ...]] = {}
+        self._moving: set[str] = set()
         self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
         self._notes: dict[str, str] = {}
         self._scope, self._note = "", ""
@@ -154,11 +155,17 @@ class Builder:
             Value(name if k == 0 else self._name(f"{step or op_type.lower()}.{k}"), element_type, sign)
             for k in range(outputs)
         )
+        if any(map(self._moves, names)):
+            self._moving.update(v.name for v in values)
         arguments = [self._surgeon(i) if i else gs.Variable.empty() for i in inputs]
         results = [self._surgeon(v) for v in values]
         self._graph.nodes.append(gs.Node(op_type, name, dict(attributes), arguments, results))
         self._notes[name] = self._note
         return values
+
+    def _moves(self, name: str) -> bool:
+        """Whether a tensor depends on the image; runtimes fold those that do not."""
+        return name in self._moving or self.facts.carries(name)
 
     def _surgeon(self, value: Value) -> gs.Tensor:
         if value.name not in self._tensors:
@@ -244,6 +251,22 @@ class Builder:
             least = np.finfo(helper.tensor_dtype_to_np_dtype(b.element_type)).smallest_subnormal
             b = self.op("Add", b, self.constant(max(GUARD, float(least)), b), step="guarded")
         return self.op("Div", a, b, step=step)
+
+    def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
+        """Both as they are, but the second is not computed before the first where it depends on the image, and then
+        both are of `shape`. Of a node's inputs ONNX Runtime computes that first whose node stands last, counting those
+        that it made itself: a Reshape that changes nothing and costs nothing puts one behind the other."""
+        known = [d for d in shape[1:] if isinstance(d, int)]
+        if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self._moves(second.name):
+            return first, second
+        sizes = self.integers([0, *known])
+
+        def at_last(v: Value) -> Value:
+            (same,) = self._emit("Reshape", [v, sizes], "late", 1, {})  # one each time, so no memo
+            return replace(same, sign=v.sign)
+
+        later = at_last(second)
+        return at_last(first), later
 
     def sign(self, a: Value) -> Value:
         """-1, 0 or 1."""

@@ -14,7 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from onnxlrp.contract import RELEVANCE, TARGET
-from onnxlrp.run.runtime import CUDA_OPTIONS
+from onnxlrp.run.runtime import CUDA_OPTIONS, give_back_memory, save_memory
 from tools.bench.results import FIXED, FORWARD, GRAPH, OPEN, OURS
 from tools.bench.timing import Call
 
@@ -67,6 +67,8 @@ def session(path: Path, place: Place, batch: int | None = None, graph: bool = Fa
     if batch is not None:
         options.add_free_dimension_override_by_name(BATCH_NAME, batch)
     provider, settings = "CPUExecutionProvider", {}
+    if place.device == "cpu":
+        save_memory(options)  # as `onnxlrp run` does, and for the plain forward pass too
     if place.device == "cuda":
         ort.preload_dlls()
         provider = "CUDAExecutionProvider"
@@ -75,6 +77,7 @@ def session(path: Path, place: Place, batch: int | None = None, graph: bool = Fa
     opened = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     if opened.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} does not run here: {opened.get_providers()} do")
+    give_back_memory()
     return opened
 
 
