@@ -205,7 +205,7 @@ def test_what_runs_but_should_be_known() -> None:
     plain, newer = network(NETWORK), network(NETWORK, opset=22)
     assert not known("onnxruntime", plain)
     assert known("onnxruntime", newer) == [
-        "pool (MaxPool) and another one: opset 22, for which the CUDA provider has no MaxPool: it runs on the CPU "
+        "pool (MaxPool) and 3 others: opset 22, for which the CUDA provider has no MaxPool: it runs on the CPU "
         "there. Export the model with opset 17 to 21."
     ]
     assert not known(PORTABLE, newer)

@@ -128,7 +128,8 @@ def _method(results: Results, device: str, spinning: str, threads: int, command:
         "- “Batch open”: the file as it is. “Batch fixed”: the open axis gets its size when the session starts "
         "(`SessionOptions.add_free_dimension_override_by_name`), which lets ONNX Runtime's layout optimiser do more; "
         "the plain forward pass beside it gets the same.",
-        f"- Torch and ONNX Runtime have {threads} threads each. All sessions have {SPINS[spinning]}.",
+        f"- Torch and ONNX Runtime have {threads} threads each. All sessions have {SPINS[spinning]}; on the CPU, as in "
+        "`onnxlrp run`, also enable_mem_pattern = False, which costs no time and saves memory.",
     ]
     if device == "cuda":
         lines.append(
