@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import onnx
 import onnx.parser
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from PIL import Image
 
 import onnxlrp
@@ -196,12 +197,13 @@ def _widen(tensor: TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
 
 
-def answers(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What an explainer answers in float64, rounded to the types that its outputs have."""
+def answers(model: ModelProto, feeds: Mapping[str, Array], operators: Sequence[type[OpRun]] = ()) -> dict[str, Array]:
+    """What an explainer answers in float64, rounded to the types that its outputs have. `operators` stand for those of
+    onnx's evaluator."""
     wide = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in feeds.items()}
     names = [o.name for o in model.graph.output]
     types = [helper.tensor_dtype_to_np_dtype(o.type.tensor_type.elem_type) for o in model.graph.output]
-    found = ReferenceEvaluator(widened(model)).run(names, wide)
+    found = ReferenceEvaluator(widened(model), new_ops=list(operators)).run(names, wide)
     return {n: np.asarray(v).astype(t) for n, v, t in zip(names, found, types, strict=True)}
 
 

@@ -28,7 +28,7 @@ FLAGS = (
     "--hide-scrollbars", "--force-color-profile=srgb", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
 )  # fmt: skip
 KEYS = {"Tab": 9, "Enter": 13, "Space": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
-PATIENCE = 30.0  # seconds for an answer
+PATIENCE = 30.0
 
 
 class BrowserError(Exception):
@@ -42,9 +42,10 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """A running Chromium; use it in a `with` block."""
+    """A running Chromium; use it in a `with` block. `patience` is for how many seconds it waits for an answer."""
 
-    def __init__(self, extra: Sequence[str] = ()) -> None:
+    def __init__(self, extra: Sequence[str] = (), patience: float = PATIENCE) -> None:
+        self._patience = patience
         program = find_chromium()
         if program is None:
             raise BrowserError("there is no Chromium: apt-get install chromium, or name one with CHROMIUM")
@@ -97,7 +98,7 @@ class Browser:
         data = memoryview(json.dumps(message).encode() + b"\0")
         while data:
             data = data[os.write(self._out, data) :]
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self._patience
         while True:
             answer = self._next(until, method)
             if answer.get("id") == number:
@@ -110,7 +111,7 @@ class Browser:
     def _next(self, until: float, what: str) -> dict[str, Any]:
         while b"\0" not in self._rest:
             if not self._waiting.select(max(0.0, until - time.monotonic())):
-                raise BrowserError(f"{what}: no answer after {PATIENCE:.0f} s")
+                raise BrowserError(f"{what}: no answer after {self._patience:.0f} s")
             got = os.read(self._in, 1 << 20)
             if not got:
                 raise BrowserError(f"{what}: Chromium has ended")

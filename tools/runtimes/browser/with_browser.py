@@ -29,6 +29,7 @@ sys.path.append(str(HERE.parent / "python"))
 import kit  # noqa: E402
 from chromium import Browser, Page  # noqa: E402
 
+LONGEST = 600.0  # seconds to load a large model, or to run it
 BACKEND = os.environ.get("BACKEND", "wasm")
 SCRIPTS = {"wasm": "ort.wasm.min.js", "webgpu": "ort.webgpu.min.js"}
 SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
@@ -140,7 +141,7 @@ def main() -> None:
     if BACKEND not in SCRIPTS:
         sys.exit(f"BACKEND is {' or '.join(SCRIPTS)}, not {BACKEND}")
     extra = SOFTWARE_GPU if os.environ.get("SOFTWARE_GPU") else ()
-    with _served() as home, Browser(extra) as browser:
+    with _served() as home, Browser(extra, LONGEST) as browser:
         page = Page(browser)
         page.open(f"{home}/")
         version = page.run("ort.env.versions.web")
