@@ -180,52 +180,36 @@ def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -
     """Relevance r of the pooled y at the first largest element of each window of x."""
     stages = [x]
     for i in reversed(range(1, len(axes))):
-        stages.append(_pool_along(build, stages[-1], i, axes))
+        stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         r = _unpool_along(build, before, after, r, i, axes)
     return r
 
 
-def _pool_along(build: Builder, x: Value, i: int, axes: Sequence[Axis]) -> Value:
-    """MaxPool along one axis only."""
-    a, rank = axes[i], len(axes)
+def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str = "pooled") -> Value:
+    """MaxPool along the i-th of `rank` axes only, with the windows of a."""
     if a.kernel == a.stride == 1:
         return x
-    pads = (a.before, max(a.overhang, 0))
-    if max(pads) >= a.kernel:  # more than MaxPool allows
-        x, pads = build.pad(x, 2 + i, *pads, 2 + rank, _lowest(x)), (0, 0)
-    return _pooled(build, x, a.kernel, a.stride, a.dilation, pads, i, rank, "pooled")
 
-
-def _pooled(
-    build: Builder,
-    x: Value,
-    kernel: int,
-    stride: int,
-    dilation: int,
-    pads: tuple[int, int],
-    i: int,
-    rank: int,
-    step: str,
-) -> Value:
     def only(v: int, rest: int) -> list[int]:
         return [v if k == i else rest for k in range(rank)]
 
+    pads = (a.before, max(a.overhang, 0))
+    if max(pads) >= a.kernel:  # more than MaxPool allows
+        x, pads = build.pad(x, 2 + i, *pads, 2 + rank, _lowest(x)), (0, 0)
     return build.op(
-        "MaxPool", x, kernel_shape=only(kernel, 1), strides=only(stride, 1), dilations=only(dilation, 1),
+        "MaxPool", x, kernel_shape=only(a.kernel, 1), strides=only(a.stride, 1), dilations=only(a.dilation, 1),
         pads=[*only(pads[0], 0), *only(pads[1], 0)], step=step,
     )  # fmt: skip
 
 
-def _phase(build: Builder, x: Value, phase: int, i: int, axes: Sequence[Axis]) -> Value:
+def _phase(build: Builder, x: Value, phase: int, a: Axis, i: int, rank: int) -> Value:
     """Every stride-th element along an axis, from `phase` on. The first of all that is a pooling of single elements,
     which ONNX Runtime shares among threads and does in the memory layout of its convolutions; a Slice it does not."""
-    a = axes[i]
-    if a.stride == 1:
-        return x
     if phase:
         return build.slice(x, 2 + i, phase, a.size, a.stride)
-    return _pooled(build, x, 1, a.stride, 1, (0, 0), i, len(axes), "phase")
+    single = Axis(a.size, out=-(-a.size // a.stride), kernel=1, stride=a.stride)
+    return _pool_along(build, x, single, i, rank, "phase")
 
 
 def _lowest(x: Value) -> float:
@@ -247,7 +231,8 @@ def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Se
         by, phase = divmod(tap * a.dilation - a.before, a.stride)
         part = r  # no tap before the last was the largest: it is
         if tap < a.kernel - 1:
-            taken = _shifted(build, _phase(build, x, phase, i, axes), axis, by, counts[phase], a.out, rank, _lowest(x))
+            every = _phase(build, x, phase, a, i, len(axes))
+            taken = _shifted(build, every, axis, by, counts[phase], a.out, rank, _lowest(x))
             if taken is None:
                 continue
             part = build.masked(r, build.op("Equal", taken, y))
