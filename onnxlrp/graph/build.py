@@ -259,7 +259,7 @@ class Builder:
         known = [d for d in shape[1:] if isinstance(d, int)]
         if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self._moves(second.name):
             return first, second
-        sizes = self.integers([0, *known])
+        sizes = self.integers([0, *known])  # not zeros: OpenCV 5 copies those from its own layout, which has more axes
 
         def at_last(v: Value) -> Value:
             (same,) = self._emit("Reshape", [v, sizes], "late", 1, {})  # one each time, so no memo
