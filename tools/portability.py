@@ -76,6 +76,11 @@ def hosts(python: str) -> dict[str, Host]:
         "tract": Host("tract", scripts["tract"]),
         "reference": Host("onnx reference", scripts["reference"], small=True),
     }
+    sys.path.append(str(HOSTS / "browser"))
+    from chromium import find_chromium
+
+    if find_chromium() is None:
+        del known["chromium"]
     return {k: h for k, h in known.items() if shutil.which(h.command[0])}
 
 
