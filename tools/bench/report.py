@@ -129,7 +129,7 @@ def _method(results: Results, device: str, spinning: str, threads: int, command:
         "(`SessionOptions.add_free_dimension_override_by_name`), which lets ONNX Runtime's layout optimiser do more; "
         "the plain forward pass beside it gets the same.",
         f"- Torch and ONNX Runtime have {threads} threads each. All sessions have {SPINS[spinning]}; on the CPU, as in "
-        "`onnxlrp run`, also enable_mem_pattern = False, which costs no time and saves memory.",
+        "`onnxlrp run`, also enable_mem_pattern = False, which saves memory.",
     ]
     if device == "cuda":
         lines.append(
