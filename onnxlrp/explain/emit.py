@@ -89,7 +89,8 @@ def _outputs(study: Study, joined: Mapping[str, Value], explained: Value, taps: 
 def _rendered(study: Study, summed: Value, size: tuple[int, int]) -> Value:
     """The map [N, (K,) H, W] as a picture, uint8 [N, (K,) H, W, 3]."""
     build, options, many = study.build, study.options, study.options.targets_per_input
-    with build.scope(contract.RENDER, f"{options.render} in the colours {options.cmap}"):
+    note = f"{options.render} in the colours {options.cmap}"
+    with build.scope(contract.RENDER, note, element_type=TensorProto.FLOAT):
         if summed.element_type != TensorProto.FLOAT:
             summed = build.op("Cast", summed, to=TensorProto.FLOAT)
         maps = build.op("Reshape", summed, build.integers([-1, *size])) if many else summed

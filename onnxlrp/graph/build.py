@@ -76,11 +76,11 @@ class Builder:
     # -- naming -------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def scope(self, layer: str, note: str, tensor: str = "") -> Iterator[None]:
+    def scope(self, layer: str, note: str, tensor: str = "", element_type: int | None = None) -> Iterator[None]:
         """Within it, tensors are named `lrp/<layer>/<step>`, nodes carry `note` as their doc_string, and constants are
-        of the element type of `tensor` unless they say otherwise."""
+        of `element_type`, or that of `tensor`, unless they say otherwise."""
         before = self._scope, self._note, self._type
-        kind = self.facts.element_type(tensor) if tensor else self._type
+        kind = element_type or (self.facts.element_type(tensor) if tensor else self._type)
         self._scope, self._note, self._type = layer.strip("/"), note, kind
         yield
         self._scope, self._note, self._type = before

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import onnxlrp
 from onnxlrp import contract, heatmap
@@ -44,6 +45,17 @@ def classifier(order: str, layout: str) -> ModelProto:
       [flatten] f = Flatten(g)
       [dense] logits = Gemm(f, w2, b2)
     }}""")
+
+
+def of_type(proto: ModelProto, element_type: int) -> ModelProto:
+    """A classifier with its weights, inputs and outputs in another type."""
+    dtype = helper.tensor_dtype_to_np_dtype(element_type)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = element_type
+    return proto
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +154,22 @@ def test_the_graph_draws_what_the_program_draws(pictures: np.ndarray, style: str
     found = said(made, {**feeds, "target": np.array([1, 2])})
     for i, picture in enumerate(pictures):
         check_picture(found["render"][i], drawn(style, picture, found["heatmap"][i], cmap))
+
+
+@pytest.mark.parametrize("style", ["heatmap", "overlay"])
+@pytest.mark.parametrize("embed", [False, True])
+@pytest.mark.parametrize("element_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_classifiers_of_other_types_draw_too(pictures: np.ndarray, element_type: int, embed: bool, style: str) -> None:
+    proto = of_type(classifier("RGB", "NCHW"), element_type)
+    options: dict[str, Any] = {"render": style, "heatmap": True, "embed_preprocessing": embed}
+    made = onnxlrp.convert(proto, preprocess=WAYS["RGB"], **options).model
+    image = prepared(pictures, "RGB", "NCHW").astype(helper.tensor_dtype_to_np_dtype(element_type))
+    feeds = {"target": np.array([1, 2]), **({"pixels": pictures} if embed else {"image": image})}
+    names = [o.name for o in made.graph.output]
+    found = dict(zip(names, ReferenceEvaluator(made).run(names, feeds), strict=True))
+    assert found["heatmap"].dtype == image.dtype
+    for i, picture in enumerate(pictures):
+        check_picture(found["render"][i], drawn(style, picture, found["heatmap"][i].astype(np.float32), "bwr"))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
