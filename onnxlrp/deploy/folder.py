@@ -6,14 +6,15 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 
 
-def refuse_filled(folder: Path, force: bool) -> None:
-    """Raise `OnnxLrpError` where `folder` cannot be written: it is a file, or holds something (unless `force`)."""
+def refuse_filled(folder: Path, force: bool, written: Sequence[str]) -> None:
+    """Raise `OnnxLrpError` where `folder` cannot be written: it is a file, or holds something. With `force` it may hold
+    what an earlier export wrote, files whose paths in it match `written`, and nothing else: that would be lost."""
     elsewhere = "choose another -o"
     try:
         if folder.exists() and not folder.is_dir():
@@ -22,10 +23,24 @@ def refuse_filled(folder: Path, force: bool) -> None:
             raise OnnxLrpError(Problem(str(folder), "is a link that leads nowhere", elsewhere))
         if not force and folder.is_dir() and any(folder.iterdir()):
             raise OnnxLrpError(Problem(str(folder), "is not empty", "choose another, or replace it with --force"))
+        if folder.is_dir() and (other := _other(folder, written)) is not None:
+            reason = "was not written by onnxlrp, and --force would delete it"
+            raise OnnxLrpError(Problem(str(other), reason, "move it away, or choose another -o"))
         if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
             raise OnnxLrpError(Problem(str(folder), "is the folder you are in, or one around it", "name a new one"))
     except OSError as error:
         raise OnnxLrpError(Problem(str(folder), f"cannot be written ({error.strerror})", elsewhere)) from None
+
+
+def _other(folder: Path, written: Sequence[str]) -> Path | None:
+    """A file that an export did not write, if there is one."""
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    known = [PurePath(pattern) for pattern in written]
+    return next((file for file in files if not any(_matches(file.relative_to(folder), k) for k in known)), None)
+
+
+def _matches(file: PurePath, pattern: PurePath) -> bool:
+    return len(file.parts) == len(pattern.parts) and file.match(str(pattern))
 
 
 @contextlib.contextmanager

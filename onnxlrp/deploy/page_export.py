@@ -32,6 +32,7 @@ from onnxlrp.run.preparing import GUESS_WARNING
 
 SOURCE = Path(__file__).parent / "page"
 STATIC = ("page.css", "pictures.js", "preparing.js", "drawing.js", "loading.js", "engine.js", "page.js")
+WRITTEN = ("index.html", *STATIC, "explainer.js", "NOTICE.txt", "parts/*.js")
 PIECE = 8_000_000  # bytes of a part in one file: it bounds a string in the browser, and lets it show progress
 HEAVY = 100_000_000  # bytes of a model above which the user is told what that means
 LIMIT = 1_000_000_000  # bytes of a model that a browser cannot take: WebAssembly has 4 GB, and folds copies of weights
@@ -81,9 +82,10 @@ def export_page(
 
     `runtime` names a folder with onnxruntime-web (see `find_runtime`); without `webgpu` the page runs on WebAssembly
     only, and is smaller. `tell` is given what the user should know. Raises `OnnxLrpError` where the explainer cannot be
-    shown this way or the folder is not empty (unless `force`), `RunError` where the disk or npm fails.
+    shown this way or the folder is not empty (unless `force`, and it
+    holds such a page), `RunError` where the disk or npm fails.
     """
-    refuse_filled(folder, force)
+    refuse_filled(folder, force, WRITTEN)
     opened = open_explainer(model)
     form = page_form(opened, preprocess)
     if preprocess is None and opened.explainer.preprocessing is None:

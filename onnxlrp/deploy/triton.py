@@ -22,6 +22,7 @@ from onnxlrp.graph.save import save
 
 VERSION = "1"  # Triton's name for the folder of a model's first version
 MODEL, LABELS, CONFIG = "model.onnx", "labels.txt", "config.pbtxt"
+WRITTEN = (CONFIG, LABELS, f"{VERSION}/{MODEL}", f"{VERSION}/{MODEL}.data")
 MAX_BATCH = 8  # samples in a run of the model unless the user says otherwise
 QUEUE_MICROSECONDS = 2000  # that a request waits for company: well below what one explanation takes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -52,13 +53,14 @@ def export_triton(
     """Write the explainer `model` to `repository`/NAME; returns the files.
 
     `name` is by default made of the file's name, `max_batch` 8 where the batch is open. Raises `OnnxLrpError` where
-    the explainer cannot be served this way or NAME is there already (unless `force`), `RunError` where the disk fails.
+    the explainer cannot be served this way or NAME is there already (unless `force`; other versions
+    of the model stay safe from that), `RunError` where the disk fails.
     """
     name = name or default_name(model)
     if NAME.fullmatch(name) is None:
         reason = "is no name for a model: letters, digits, _, - and . make one, and it does not begin with . or -"
         raise OnnxLrpError(Problem(f"--name {name!r}", reason, "choose another"))
-    refuse_filled(repository / name, force)
+    refuse_filled(repository / name, force, WRITTEN)
     served = plan_serving(name, open_explainer(model), max_batch)
     labels = served.opened.explainer.labels
     config = write_config(served)

@@ -130,11 +130,12 @@ def test_what_cannot_be_shown_is_refused(explainer: Path, stand_in: Path, tmp_pa
 
 
 def test_a_folder_that_is_not_empty_stays(explainer: Path, stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is replaced only with --force, and only once the new page is whole."""
-    Path("page").mkdir()
-    Path("page/mine.txt").write_text("mine")
+    """It is replaced only with --force, only once the new page is whole, and only where nothing else would go."""
     words = (explainer, "-o", "page", "--runtime", stand_in)
+    assert run(*words).exit_code == 0
     assert (run(*words).exit_code, "is not empty" in run(*words).output) == (2, True)
+    before = Path("page/index.html").read_bytes()
+    Path("page/index.html").write_text("mine")
     with monkeypatch.context() as patch:
 
         def full(*given: object) -> None:
@@ -144,10 +145,15 @@ def test_a_folder_that_is_not_empty_stays(explainer: Path, stand_in: Path, monke
         broken = run(*words, "--force")
         assert (broken.exit_code, "No space left on device" in broken.output) == (1, True)
         assert run(explainer, "-o", "new/page", "--runtime", stand_in).exit_code == 1
-    assert [p.name for p in Path("page").iterdir()] == ["mine.txt"]
+    assert Path("page/index.html").read_text() == "mine"
     assert sorted(p.name for p in Path().iterdir()) == ["page", "runtime"]  # nothing half-written, no empty folder
+    Path("page/parts/index.html").write_text("not of the page")
+    refused = run(*words, "--force")
+    assert (refused.exit_code, "was not written by onnxlrp" in refused.output) == (2, True)
+    assert Path("page/index.html").read_text() == "mine"
+    Path("page/parts/index.html").unlink()
     assert run(*words, "--force").exit_code == 0
-    assert not Path("page/mine.txt").exists()
+    assert Path("page/index.html").read_bytes() == before
     assert sorted(p.name for p in Path().iterdir()) == ["page", "runtime"]
     assert (run(explainer, "-o", ".", "--runtime", stand_in, "--force").exit_code) == 2
 

@@ -52,7 +52,7 @@ def served(
     """The configuration that is written for an explainer made with `options`, and the model beside it."""
     explainer = folder / "some.lrp.onnx"
     convert(MODELS / "mri_vgg.onnx", **options).save(explainer)
-    result = triton(explainer, folder / "models", "--name", "mri", *words)
+    result = triton(explainer, "-o", folder / "models", "--name", "mri", *words)
     assert result.exit_code == 0, result.output
     place = folder / "models" / "mri"
     config = text_format.Parse((place / "config.pbtxt").read_text("utf-8"), configuration.ModelConfig())
@@ -133,7 +133,7 @@ def test_external_data_comes_along(explainer: Path, tmp_path: Path) -> None:
     onnx.save_model(
         onnx.load(explainer), outside / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=100
     )
-    result = triton(outside / "m.onnx", tmp_path / "models")
+    result = triton(outside / "m.onnx", "-o", tmp_path / "models")
     assert result.exit_code == 0, result.output
     made = onnx.load(tmp_path / "models" / "m" / "1" / "model.onnx")
     assert {t.name: t.raw_data for t in made.graph.initializer} == {t.name: t.raw_data for t in proto.graph.initializer}
@@ -145,20 +145,26 @@ def test_what_cannot_be_served_is_refused(explainer: Path, tmp_path: Path) -> No
     fixed = tmp_path / "fixed.onnx"
     convert(MODELS / "mri_vgg.onnx", input_shape=[2, 1, 128, 128]).save(fixed)
     for said, words in {
-        "convert it first: onnxlrp convert": (MODELS / "mri_vgg.onnx", models),
-        "is no name for a model": (explainer, models, "--name", "../other"),
-        "fixed at 2, so Triton cannot batch": (fixed, models, "--max-batch", "4"),
+        "convert it first: onnxlrp convert": (MODELS / "mri_vgg.onnx",),
+        "is no name for a model": (explainer, "--name", "../other"),
+        "fixed at 2, so Triton cannot batch": (fixed, "--max-batch", "4"),
     }.items():
-        result = triton(*words)
+        result = triton(*words, "-o", models)
         assert result.exit_code == 2
         assert said in result.output.replace("Convert", "convert")
         assert not models.exists()
-    assert triton(explainer, models, "--name", "a").exit_code == 0
+    assert triton(explainer, "-o", models, "--name", "a").exit_code == 0
     before = (models / "a" / "config.pbtxt").read_bytes()
-    again = triton(explainer, models, "--name", "a")
+    again = triton(explainer, "-o", models, "--name", "a")
     assert (again.exit_code, "is not empty" in again.output) == (2, True)
     (models / "a" / "config.pbtxt").write_text("mine")
-    assert triton(explainer, models, "--name", "a", "--force").exit_code == 0
+    (models / "a" / "2").mkdir()
+    (models / "a" / "2" / "model.onnx").write_text("another version")
+    other = triton(explainer, "-o", models, "--name", "a", "--force")
+    assert (other.exit_code, "was not written by onnxlrp" in other.output) == (2, True)
+    assert (models / "a" / "config.pbtxt").read_text() == "mine"
+    (models / "a" / "2" / "model.onnx").unlink()
+    assert triton(explainer, "-o", models, "--name", "a", "--force").exit_code == 0
     assert (models / "a" / "config.pbtxt").read_bytes() == before
     assert sorted(p.name for p in models.iterdir()) == ["a"]
 
@@ -172,7 +178,7 @@ def test_names_of_any_kind_are_quoted(configuration: ModuleType, explainer: Path
     proto.graph.input[0].name = odd
     next(p for p in proto.metadata_props if p.key == "onnxlrp.input").value = odd
     save(proto, tmp_path / "odd.onnx", None)
-    result = triton(tmp_path / "odd.onnx", tmp_path / "models", "--name", "m")
+    result = triton(tmp_path / "odd.onnx", "-o", tmp_path / "models", "--name", "m")
     assert result.exit_code == 0, result.output
     text = (tmp_path / "models" / "m" / "config.pbtxt").read_text("utf-8")
     assert text_format.Parse(text, configuration.ModelConfig()).input[0].name == odd
