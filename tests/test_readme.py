@@ -142,7 +142,7 @@ def reader_of_node(folder: Path) -> Path:
     place = folder / "node"
     place.mkdir()
     (place / "node_modules").symlink_to(modules)
-    (place / "explain.mjs").write_text(blocks("js")[0], encoding="utf-8")
+    (place / "why.mjs").write_text(blocks("js")[0], encoding="utf-8")
     return place
 
 
@@ -150,7 +150,7 @@ def test_node_is_ten_lines() -> None:
     """And they name the packages that the page says to install."""
     (example,) = blocks("js")
     assert len([line for line in example.splitlines() if line]) == 10
-    assert f"`npm install {' '.join(PACKAGES)}`" in README
+    assert f"`npm install --ignore-scripts {' '.join(PACKAGES)}`" in README
 
 
 @pytest.mark.parametrize(("style", "most"), [("heatmap", 0), ("overlay", 10)])
@@ -167,7 +167,7 @@ def test_node_draws_what_the_program_draws(style: str, most: int, folder: Path, 
     assert len(pictures) > 4
     for picture in pictures:
         shutil.copy(picture, place / "slice.png")
-        done = subprocess.run(["node", "explain.mjs"], cwd=place, capture_output=True, text=True, timeout=LONG)
+        done = subprocess.run(["node", "why.mjs"], cwd=place, capture_output=True, text=True, timeout=LONG)
         assert done.returncode == 0, done.stderr
         (own,) = (place / style).glob(f"{picture.stem}.*png")
         a, b = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (place / "why.png", own))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from onnx import ModelProto
 
 from onnxlrp.cli.options import (
     Place,
@@ -19,6 +20,7 @@ from onnxlrp.cli.options import (
     what_to_return,
 )
 from onnxlrp.cli.table import file_size
+from onnxlrp.contract import KEY_INPUT, KEY_PREPROCESS, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
@@ -26,6 +28,10 @@ from onnxlrp.files import refuse_existing
 from onnxlrp.run.terminal import printable
 
 SHOWN = 6  # outputs named on the terminal
+NOT_STORED = (
+    "how pictures become the input is not stored, and programs that draw them have to guess or refuse. Say it with "
+    f"--preprocess {'|'.join(PREPROCESS_PRESETS)}, or with --mean, --std and --size."
+)
 
 
 @click.command()
@@ -57,7 +63,16 @@ def convert(model: str, path: str | None, labels: str | None, force: bool, **giv
     click.echo(f"Inputs   {printable(', '.join(inputs))}")
     more = [f"and {len(outputs) - SHOWN} more"] if len(outputs) > SHOWN else []
     click.echo(f"Outputs  {printable(', '.join(outputs[:SHOWN] + more))}")
+    if _leaves_pictures_open(made.model):
+        click.echo(f"Note:    {NOT_STORED}", err=True)
     click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
+
+
+def _leaves_pictures_open(explainer: ModelProto) -> bool:
+    """Whether its input looks like pictures, and nothing says how they become it."""
+    stored = {p.key: p.value for p in explainer.metadata_props}
+    image = next(i for i in explainer.graph.input if i.name == stored[KEY_INPUT])
+    return KEY_PREPROCESS not in stored and len(image.type.tensor_type.shape.dim) == 4
 
 
 def default_path(model: str) -> Path:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
@@ -60,6 +61,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         staged.chmod(0o777 & ~mask)  # mkdtemp makes folders for their owner alone
         yield staged
         _put(staged, place)
+    except RunError as error:  # of whoever wrote into the block: the user knows the place, not what stands in for it
+        problems = (replace(p, node=p.node.replace(str(staged), str(folder))) for p in error.problems)
+        raise RunError(*problems) from None
     except OSError as error:
         reason = f"cannot be written ({error.strerror or error})"
         raise RunError(Problem(str(folder), reason, "check permissions and free space, or choose another -o")) from None

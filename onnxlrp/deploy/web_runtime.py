@@ -49,7 +49,7 @@ SHA256: Mapping[str, str] = {
     "ort-wasm-simd-threaded.asyncify.mjs": "3d1c85995364bb643302fc6fd877a0c3ba5ae72401815e0f24828a53d9191e28",
     "ort-wasm-simd-threaded.asyncify.wasm": "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
 }
-REMEDY = f"npm install {PACKAGE}@{VERSION} here, or name a folder that has it with --runtime"
+REMEDY = f"run npm install {PACKAGE}@{VERSION} here, or name a folder that has it with --runtime"
 NPM_SECONDS = 600
 
 Tell = Callable[[str], object]
@@ -119,7 +119,9 @@ def _named(folder: Path, tell: Tell) -> WebRuntime:
             if version != VERSION:
                 tell(f"Note: {place} has {PACKAGE} {version}; the page was tested with {VERSION}.")
             return WebRuntime(place, version)
-    raise OnnxLrpError(Problem(f"--runtime {folder}", f"holds no {PACKAGE}", f"npm install {PACKAGE}@{VERSION} there"))
+    raise OnnxLrpError(
+        Problem(f"--runtime {folder}", f"holds no {PACKAGE}", f"run npm install {PACKAGE}@{VERSION} there")
+    )
 
 
 def _fetch(folder: Path, tell: Tell) -> None:

@@ -153,7 +153,7 @@ def _refused(model: Model) -> Iterator[Problem]:
         reason = (
             f"is of IR version {proto.ir_version}, and the installed onnx {onnx.__version__} knows {onnx.IR_VERSION}"
         )
-        yield Problem(model.name, reason, "pip install -U onnx, or export it for an older IR version")
+        yield Problem(model.name, reason, "run pip install -U onnx, or export it for an older IR version")
     if graph.sparse_initializer:
         reason = f"keeps {len(graph.sparse_initializer)} weights as sparse tensors"
         yield Problem(model.name, reason, "export it with dense weights")

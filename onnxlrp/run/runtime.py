@@ -108,7 +108,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        remedy = "pip install onnxruntime-gpu (or onnxruntime on a Mac or on Arm)"
+        remedy = "run pip install onnxruntime-gpu (or onnxruntime on a Mac or on Arm)"
         raise OnnxLrpError(Problem("ONNX Runtime", f"cannot be imported ({error})", remedy)) from error
     return onnxruntime
 
@@ -209,7 +209,7 @@ def _what_keeps_cuda_away(runtime: Any) -> Problem | None:
     """What is missing before CUDA is worth a try."""
     if CUDA not in runtime.get_available_providers():
         reason = f"the installed ONNX Runtime {runtime.__version__} has no CUDA provider"
-        remedy = f"pip uninstall -y onnxruntime, then {INSTALL_CUDA}, {USE_CPU}"
+        remedy = f"run pip uninstall -y onnxruntime, then {INSTALL_CUDA}, {USE_CPU}"
         return Problem("device cuda", reason, remedy)
     if _gpus() == 0:
         remedy = f"look whether nvidia-smi lists a GPU and {INSTALL_CUDA}, {USE_CPU}"

@@ -87,7 +87,7 @@ def read_signature(name: str, metadata: Mapping[str, str], inputs: Sequence[Any]
         output=output,
         outputs=tuple(given),
         classes=classes,
-        labels=_labels(metadata.get(contract.KEY_LABELS, "")),
+        labels=_labels(name, metadata.get(contract.KEY_LABELS, "")),
         takes_target=target is not None,
         fixed_target=None if target or start else _fixed_target(name, metadata),
         targets_per_input=_sizes(target.shape)[1] if target and len(target.shape) == 2 else None,
@@ -153,7 +153,7 @@ def _fixed_target(name: str, metadata: Mapping[str, str]) -> int:
     return int(choice)
 
 
-def _labels(text: str) -> tuple[str, ...] | None:
+def _labels(name: str, text: str) -> tuple[str, ...] | None:
     """The class names in the metadata, None where there are none."""
     if not text:
         return None
@@ -163,5 +163,5 @@ def _labels(text: str) -> tuple[str, ...] | None:
         labels = None
     if not isinstance(labels, list):
         reason = f"the metadata {contract.KEY_LABELS} is no JSON list"
-        raise OnnxLrpError(Problem("model", reason, "convert the model again with --labels"))
+        raise OnnxLrpError(Problem(name, reason, "convert the classifier again with --labels"))
     return tuple(str(label) for label in labels)

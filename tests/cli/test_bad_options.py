@@ -128,7 +128,7 @@ def test_places_without_a_name(model: Path, refused: Refused) -> None:
         ["run", model, ""],
         ["demo", "-o", ""],
         ["page", model, "-o", ""],
-        ["triton", model, ""],
+        ["triton", model, "-o", ""],
     ):
         refused(*command, words=" '': names no file or folder. Check that the variable is set.")
 

@@ -116,3 +116,11 @@ def test_a_bug_is_called_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "Error: onnxlrp failed unexpectedly (KeyError: 'oops'). This is a bug of onnxlrp" in result.stderr
     monkeypatch.setenv("ONNXLRP_DEBUG", "1")
     assert isinstance(invoke("plan", model).exception, KeyError)
+
+
+def test_convert_says_that_hosts_will_not_know_the_preprocessing(model: Path) -> None:
+    """Where the input is pictures and nothing is stored; not on stdout, which tells what was written."""
+    bare, told = invoke("convert", model), invoke("convert", model, "--preprocess=imagenet", "--force")
+    assert bare.stderr.startswith("Note: ") and "--preprocess imagenet|" in bare.stderr
+    assert told.stderr == ""
+    assert told.stdout.splitlines()[1:] == bare.stdout.splitlines()[1:]
