@@ -41,7 +41,7 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _RIVALS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-_SILENT, _WARNING = 4, 2  # severities of ONNX Runtime's logger
+_SILENT, _ERROR, _WARNING = 4, 3, 2  # severities of ONNX Runtime's logger
 _FAILURES = (
     *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
     *("ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
@@ -163,6 +163,7 @@ def _create(runtime: Any, source: str | bytes, folder: Path | None, providers: l
         options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(folder))
     if providers == [CPU]:
         save_memory(options)
+        options.log_severity_level = _ERROR  # warnings there are of float16 constants left unfolded, a line each
     try:
         session = runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except failures(runtime) as error:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import onnx
 import pytest
+from onnx import TensorProto
 
 from onnxlrp.cli.main import main
 from onnxlrp.cli.table import file_size, table
 from onnxlrp.run.terminal import columns, cut, padded, printable
+from tests.explain.networks import of_type
 
 from .conftest import invoke
 
@@ -124,3 +127,11 @@ def test_convert_says_that_hosts_will_not_know_the_preprocessing(model: Path) ->
     assert bare.stderr.startswith("Note: ") and "--preprocess imagenet|" in bare.stderr
     assert told.stderr == ""
     assert told.stdout.splitlines()[1:] == bare.stdout.splitlines()[1:]
+
+
+def test_float16_is_explained_without_noise(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ONNX Runtime's CPU would print a line for each constant of that type that it does not fold."""
+    onnx.save(of_type(onnx.load(CLASSIFIER), TensorProto.FLOAT16), "half.onnx")
+    assert invoke("convert", "half.onnx").exit_code == 0
+    assert invoke("run", "half.lrp.onnx", CLASSIFIER.parent / "samples", "--device=cpu").exit_code == 0
+    assert capfd.readouterr() == ("", "")

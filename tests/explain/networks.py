@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime as ort
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxlrp
 
@@ -117,3 +117,19 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 CLOSE = 1e-4  # float32 against float64 over a whole network; a wrong formula is off by more than 0.01
+
+
+def of_type(proto: ModelProto, element_type: int) -> ModelProto:
+    """The model with its weights, inputs and outputs in another type than float32."""
+    result = ModelProto()
+    result.CopyFrom(proto)
+    dtype = helper.tensor_dtype_to_np_dtype(element_type)
+    for tensor in result.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
+    for value in (*result.graph.input, *result.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = element_type
+    del result.graph.value_info[:]
+    onnx.checker.check_model(result)
+    return result

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from oracle.restatement import RESTATEMENTS, Stabilizer
+
+from .networks import of_type
 
 Array = np.ndarray
 LINEAR = ("Conv", "Gemm", "MatMul", "GlobalAveragePool", "AveragePool")
@@ -146,7 +147,7 @@ class Network:
     """A network in float64, and the way back through it."""
 
     def __init__(self, proto: ModelProto) -> None:
-        self.proto = doubled(proto)
+        self.proto = of_type(proto, TensorProto.DOUBLE)
         self.image = self.proto.graph.input[0].name
         self._matrices: dict[str, tuple[Array, Array]] = {}
 
@@ -214,21 +215,6 @@ class Network:
             rows = np.asarray(y).reshape(size + 1, -1)
             self._matrices[node.output[0]] = (rows[1:] - rows[0]).T, rows[0]
         return self._matrices[node.output[0]]
-
-
-def doubled(proto: ModelProto) -> ModelProto:
-    """The model in float64."""
-    result = ModelProto()
-    result.CopyFrom(proto)
-    for tensor in result.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
-    for value in (*result.graph.input, *result.graph.output):
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    del result.graph.value_info[:]
-    onnx.checker.check_model(result)
-    return result
 
 
 def one_hot(targets: list[int], classes: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxlrp
@@ -18,7 +18,7 @@ from onnxlrp.errors import OnnxLrpError
 from onnxlrp.run.images import Picture
 from onnxlrp.run.preparing import fit
 
-from .networks import distance, network
+from .networks import distance, network, of_type
 
 HEIGHT, WIDTH = 40, 33
 WAYS = {
@@ -45,17 +45,6 @@ def classifier(order: str, layout: str) -> ModelProto:
       [flatten] f = Flatten(g)
       [dense] logits = Gemm(f, w2, b2)
     }}""")
-
-
-def of_type(proto: ModelProto, element_type: int) -> ModelProto:
-    """A classifier with its weights, inputs and outputs in another type."""
-    dtype = helper.tensor_dtype_to_np_dtype(element_type)
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = element_type
-    return proto
 
 
 @pytest.fixture(scope="module")
