@@ -18,6 +18,7 @@ from collections.abc import Mapping
 KIT = "kit"
 BASE = "onnxruntime"
 MODELS: Mapping[str, int] = {"resnet18": 2, "resnet50": 1, "vgg16": 1}  # how many pictures; float64 takes its time
+CLASSIFIER = "classifier"  # beside the composites: the model alone, without relevance
 COMPOSITES = ("epsilon_plus_flat", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat", "gradient")
 NUDGED = "nudged"
 BESIDE = "beside"  # the folder in --work for what was measured beside ONNX Runtime

@@ -8,14 +8,14 @@ import math
 import platform
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tools import conformance
-from tools.portability import BASE, BESIDE, COMPOSITES, KIT, MODELS, NUDGED
+from tools.portability import BASE, BESIDE, CLASSIFIER, COMPOSITES, KIT, MODELS, NUDGED
 from tools.portability.hosts import HOSTS, hosts
 from tools.portability.measure import ROUNDS
 
@@ -24,10 +24,11 @@ NOTES = HOSTS / "python" / "MISSES.md"
 
 @dataclass(frozen=True)
 class Cell:
-    """One runtime on one or several cases: the worst errors, or why it failed; seconds a picture, one value a round."""
+    """One runtime on one or several cases: the worst errors (nan: there is no such output), or why it failed; seconds a
+    picture, one value a round."""
 
-    scores: float = 0.0
-    relevance: float = 0.0
+    scores: float = math.nan
+    relevance: float = math.nan
     wrong: bool = False
     rounds: tuple[float, ...] = ()
     failed: str = ""
@@ -55,13 +56,14 @@ def gathered(cases: Sequence[Mapping[str, Any]], rounds: Sequence[float] = ()) -
     failed = [c["failed"] for c in cases if "failed" in c]
     if failed:
         return Cell(failed=failed[0])
-    worst = {"scores": 0.0, "relevance": 0.0}
+    worst: dict[str, float] = {}
     for case in cases:
         for name, error in case["errors"].items():
             kind = conformance.kind_of(name, np.dtype("float32"))
             if name != "explained":
-                worst[kind] = max(worst[kind], math.inf if error is None else error)
-    return Cell(worst["scores"], worst["relevance"], any(c["missed"] for c in cases), tuple(rounds))
+                worst[kind] = max(worst.get(kind, 0.0), math.inf if error is None else error)
+    wrong = any(c["missed"] for c in cases)
+    return Cell(worst.get("scores", math.nan), worst.get("relevance", math.nan), wrong, tuple(rounds))
 
 
 def kit_rows(work: Path, keys: Sequence[str]) -> Rows:
@@ -80,7 +82,7 @@ def kit_rows(work: Path, keys: Sequence[str]) -> Rows:
 def large_rows(work: Path, model: str, keys: Sequence[str]) -> Rows:
     """One model's composites."""
     rows: dict[str, dict[str, Cell]] = {}
-    for composite in COMPOSITES:
+    for composite in (CLASSIFIER, *COMPOSITES):
         found = {k: read(work, f"{model}.{composite}", k) for k in keys}
         cells = {k: gathered(list(v["cases"].values()), v.get("rounds", ())) for k, v in found.items() if v}
         if cells:
@@ -119,8 +121,14 @@ def text(cell: Cell) -> str:
     """Logits / relevance; what misses is bold."""
     if cell.failed:
         return "**refused**"
-    said = f"{cell.scores:.0e} / {cell.relevance:.0e}".replace("e-0", "e-").replace("0e+00", "0")
+    said = " / ".join(_number(error) for error in (cell.scores, cell.relevance))
     return f"**{said}**" if cell.misses else said
+
+
+def _number(error: float) -> str:
+    if math.isnan(error):
+        return "–"
+    return f"{error:.1e}".replace("e-0", "e-") if error else "0"
 
 
 # -- what misses ------------------------------------------------------------------------------------------------------
@@ -136,7 +144,7 @@ def misses(rows: Rows, nudged: Rows, titles: Mapping[str, str], model: str) -> I
                 refused.setdefault((key, cell.failed.split("error: ")[-1]), []).append(name)
         wrong = {k: c for k, c in cells.items() if c.misses and not c.failed}
         for verdict, apart in _verdicts(wrong, nudged.get(name, {}).get(NUDGED)).items():
-            said = ", ".join(f"{titles[k]} {c.scores:.1e} / {c.relevance:.1e}" for k, c in apart.items())
+            said = ", ".join(f"{titles[k]} {text(replace(c, wrong=False))}" for k, c in apart.items())
             yield f"- {model}, {name}: {said}. {verdict}"
     for (key, reason), names in refused.items():
         yield f"- {model}: {titles[key]} refuses {', '.join(names)}: `{reason}`"
@@ -148,7 +156,7 @@ def _verdicts(wrong: Mapping[str, Cell], nudged: Cell | None) -> dict[str, dict[
     for key, cell in wrong.items():
         verdict = "**Not nudged.**"
         if nudged is not None:
-            moved = f"a nudge of 1e-6 moves ONNX Runtime by {nudged.scores:.1e} / {nudged.relevance:.1e}"
+            moved = f"a nudge of 1e-6 moves ONNX Runtime by {text(replace(nudged, wrong=False))}"
             alike = all(
                 getattr(nudged, kind) * 3 > getattr(cell, kind)
                 for kind in ("scores", "relevance")
@@ -199,7 +207,8 @@ def _others(work: Path) -> list[str]:
 HEAD = """# Do other runtimes give the same relevance?
 
 Every cell is *logits / relevance*: the largest error over the largest logit, and the relative L2 error of relevance
-(the worst sample). The tolerance is 1e-5 / 1e-3; what misses it is **bold** and explained below.
+(the worst sample). The tolerance is 1e-5 / 1e-3; what misses it is **bold** and explained below. Rows are composites;
+`classifier` is the model alone: what misses there is the runtime's rounding of the classifier, whatever explains it.
 
 Tables “against float64” compare with what onnx's reference evaluator computes from the explainer with every float
 widened (the large models with torch's convolutions in it). The columns of ONNX Runtime with all optimisations and with
