@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from onnxlrp.contract import KEY_INPUT, KEY_PREPROCESS, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
+from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
 from onnxlrp.files import refuse_existing
 from onnxlrp.run.terminal import printable
 
@@ -32,6 +34,7 @@ NOT_STORED = (
     "how pictures become the input is not stored, and programs that draw them have to guess or refuse. Say it with "
     f"--preprocess {'|'.join(PREPROCESS_PRESETS)}, or with --mean, --std and --size."
 )
+OWN = "onnxruntime"  # what `onnxlrp run` works with
 
 
 @click.command()
@@ -65,6 +68,8 @@ def convert(model: str, path: str | None, labels: str | None, force: bool, **giv
     click.echo(f"Outputs  {printable(', '.join(outputs[:SHOWN] + more))}")
     if _leaves_pictures_open(made.model):
         click.echo(f"Note:    {NOT_STORED}", err=True)
+    if options["target_runtime"] == PORTABLE:
+        warn_of_own_runtime(made)
     click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
 
 
@@ -73,6 +78,14 @@ def _leaves_pictures_open(explainer: ModelProto) -> bool:
     stored = {p.key: p.value for p in explainer.metadata_props}
     image = next(i for i in explainer.graph.input if i.name == stored[KEY_INPUT])
     return KEY_PREPROCESS not in stored and len(image.type.tensor_type.shape.dim) == 4
+
+
+def warn_of_own_runtime(made: pipeline.Conversion) -> None:
+    """Say on stderr what keeps `onnxlrp run` from running an explainer that is for any runtime, so is not refused."""
+    own = RUNTIMES[OWN]
+    for problem in own.refusals(made.model, "model"):
+        said = replace(problem, reason=f"not for {own.title}, with which `onnxlrp run` works: {problem.reason}")
+        click.echo(printable(f"Warning: {said}"), err=True)
 
 
 def default_path(model: str) -> Path:

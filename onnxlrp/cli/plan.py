@@ -45,15 +45,11 @@ def plan(model: str, as_toml: bool, cost: bool, **given: Any) -> None:
     if study.plan.problems:
         click.echo()
         raise_if_any(study.plan.problems)
-    if not cost and options.target_runtime == PORTABLE:
-        return
     explainer = assemble(study, emit(study))
     if cost:
         click.echo()
         show_cost(study, explainer)
-    if options.target_runtime != PORTABLE:
-        click.echo()
-        show_runtime(study, explainer)
+    show_runtime(study, explainer)
 
 
 def show(study: Study) -> None:
@@ -74,12 +70,16 @@ def show(study: Study) -> None:
 
 
 def show_runtime(study: Study, explainer: ModelProto) -> None:
-    """Print how the explainer is written for its runtime and what to know there.
+    """Print how the explainer is written for its runtime and what to know there; nothing where that is any runtime, and
+    all can run it.
 
     Raises `OnnxLrpError` with what cannot run.
     """
     runtime = study.runtime
-    stops, known = runtime.problems(explainer, study.model.name)
+    stops, known = (f(explainer, study.model.name) for f in (runtime.refusals, runtime.known))
+    if runtime.name == PORTABLE and not known:
+        return
+    click.echo()
     tried = f"tried with {runtime.tried}" if runtime.tried else "read of, not tried"
     click.echo(f"For {runtime.title} ({tried}):")
     lines = [f"{line[0].upper()}{line[1:]}." for line in runtime.because] + [str(p) for p in known]

@@ -52,8 +52,8 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Unpack[Keywo
     keep         keep only this fraction of relevance, the largest values, at each weighted layer and sample
     conditions   {pattern: channels}; relevance passes only these channels; "input" makes them an input
     optimize     "exact" leaves out what is known to vanish, "none" emits every term, for finding faults
-    target_runtime  "portable" for any, or "onnxruntime", "web", "openvino", "opencv", "tensorrt", "coreml": written as
-                 that one likes it best, and refused where it cannot run there
+    target_runtime  "portable" for any, or "onnxruntime", "web", "openvino", "opencv", "tract", "tensorrt", "coreml":
+                 written as that one likes it best, and refused where it cannot run there, or not be right
     input        the image input, where the model has several; output: the class scores, likewise
     input_shape  sizes for an input that leaves them open; None or 0 stands for a batch of any size
     taps         patterns; relevance at the outputs of matching layers become outputs `relevance/<tensor>`
@@ -75,5 +75,5 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Unpack[Keywo
     if frozen(part.nodes) != frozen(emit(examine(study.model, study.options)).nodes):
         raise AssertionError("converting twice gave two different graphs")
     model = assemble(study, part)
-    raise_if_any(study.runtime.problems(model, study.model.name)[0])
+    raise_if_any(study.runtime.refusals(model, study.model.name))
     return Conversion(model, study.plan, study.model.folder)

@@ -81,7 +81,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *_unknown_pixels(options, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
-    problems += runtime.problems(model.proto, model.name)[0]  # of its own nodes; the explainer has more
+    problems += runtime.refusals(model.proto, model.name)  # of its own nodes; the explainer has more
     planned = replace(planned, problems=tuple(problems))
     return Study(model, facts, build, output, found, planned, composite, options)
 

@@ -1,7 +1,11 @@
-"""What in a model a runtime may not take: finders, of which the table in `runtimes` says whom they concern and why."""
+"""What in a model a runtime may not take: finders, of which the table in `runtimes` says whom they concern and why.
+
+Those that look at where windows lie are in `window_limits`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxlrp.errors import Problem
 from onnxlrp.graph import weights
-from onnxlrp.graph.facts import attributes, describe
+from onnxlrp.graph.facts import attributes, declared_shape, describe
 from onnxlrp.graph.model import default_opset, is_large, skeleton
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -25,7 +29,10 @@ class Seen:
         self.proto, self.name = proto, name
         self.opset = default_opset(proto)
         self.nodes: list[NodeProto] = list(proto.graph.node)
-        self.small = {t.name: t for t in proto.graph.initializer if not is_large(t)}
+        self.stored = {t.name: t for t in proto.graph.initializer}
+        constant = (n for n in self.nodes if n.op_type == "Constant")
+        self.stored |= {n.output[0]: a.t for n in constant for a in n.attribute if a.HasField("t")}
+        self.small = {name: t for name, t in self.stored.items() if not is_large(t)}
 
     @cached_property
     def _values(self) -> dict[str, onnx.ValueInfoProto]:
@@ -37,6 +44,24 @@ class Seen:
         if name in self.small:
             return int(self.small[name].data_type)
         return int(self._values[name].type.tensor_type.elem_type) if name in self._values else TensorProto.UNDEFINED
+
+    def shape(self, name: str) -> list[int | None] | None:
+        """A tensor's sizes, None for those that are open; None where not even their number is known."""
+        if name in self.stored:
+            return list(self.stored[name].dims)
+        if name not in self._values or not self._values[name].type.tensor_type.HasField("shape"):
+            return None
+        return declared_shape(self._values[name].type)
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        """The node that each tensor comes from."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def readers(self) -> Counter[str]:
+        """How often each tensor is read, by nodes or as an output."""
+        return Counter([i for n in self.nodes for i in n.input if i] + [o.name for o in self.proto.graph.output])
 
     @cached_property
     def constants(self) -> set[str]:
@@ -93,6 +118,80 @@ def of_constants(seen: Seen) -> Iterator[Found]:
     for node in seen.nodes:
         if node.op_type in CONVOLUTIONS and node.input[0] in seen.constants:
             yield describe(node), "convolves a constant"
+
+
+def half_or_double_gemms(seen: Seen) -> Iterator[Found]:
+    """Gemms in another type than float32 that do more than multiply: in float16 by adding or scaling, in float64 by
+    adding."""
+    for node in seen.running("Gemm"):
+        found = seen.element_type(node.input[0])
+        scaled = attributes(node).get("alpha", 1.0) != 1.0 and found == TensorProto.FLOAT16
+        if found in (TensorProto.FLOAT16, TensorProto.DOUBLE) and (scaled or (len(node.input) > 2 and node.input[2])):
+            yield describe(node), f"adds or scales in {TensorProto.DataType.Name(found).lower()}"
+
+
+def negative_pads(seen: Seen) -> Iterator[Found]:
+    """Pads that cut off."""
+    for node in seen.running("Pad"):
+        amounts = seen.small.get(node.input[1])
+        if amounts is not None and (numpy_helper.to_array(amounts) < 0).any():
+            yield describe(node), f"pads by {numpy_helper.to_array(amounts).tolist()}"
+
+
+def unpacked_bools(seen: Seen) -> Iterator[Found]:
+    """Boolean constants whose values are stored one by one."""
+    for name, tensor in seen.stored.items():
+        if tensor.data_type == TensorProto.BOOL and tensor.int32_data:
+            yield f"constant {name}", "booleans stored in int32_data"
+
+
+def deep_global_pools(seen: Seen) -> Iterator[Found]:
+    """Global poolings along three axes."""
+    for node in seen.running("GlobalAveragePool", "GlobalMaxPool"):
+        if len(seen.shape(node.input[0]) or ()) == 5:
+            yield describe(node), "pools along three axes"
+
+
+def vectors_less_convolutions(seen: Seen) -> Iterator[Found]:
+    """A vector over channels minus, or divided by, what a convolution gives."""
+    for node in seen.running("Sub", "Div"):
+        convolution = _folded(seen, node.input[1])
+        if convolution is not None and _over_channels(seen, node.input[0], convolution):
+            yield describe(node), f"a vector {_SIGNS[node.op_type]} the result of {describe(convolution)}"
+
+
+_SIGNS = {"Sub": "minus", "Div": "divided by"}
+
+
+def _folded(seen: Seen, name: str) -> NodeProto | None:
+    """The convolution of more than single elements, in one group, which `name` is with vectors over channels folded
+    into it: a result that is read once, and all on the way from it. None where there is no such."""
+    node = seen.producers.get(name)
+    if node is None or seen.readers[name] > 1:
+        return None
+    if node.op_type == "Conv":
+        given = attributes(node)
+        single = set((seen.shape(node.input[1]) or [0])[2:]) == {1} and not any(given.get("pads") or [])
+        return node if given.get("group", 1) == 1 and not single else None
+    if node.op_type in ("Identity", "Dropout", "BatchNormalization"):
+        return _folded(seen, node.input[0])
+    if node.op_type in ("Reshape", "Pad"):
+        before, after = seen.shape(node.input[0]), seen.shape(name)
+        return _folded(seen, node.input[0]) if before and after and before[1:] == after[1:] else None
+    if node.op_type in ("Add", "Sub", "Mul", "Div"):
+        for one, other in (node.input, reversed(node.input)):
+            found = _folded(seen, one)
+            if found is not None and _over_channels(seen, other, found):
+                return found
+    return None
+
+
+def _over_channels(seen: Seen, name: str, convolution: NodeProto) -> bool:
+    """Whether a tensor has one value for each channel that a convolution gives, and is the same everywhere else."""
+    weight, shape = seen.shape(convolution.input[1]), seen.shape(name)
+    if not weight or shape is None or len(shape) < len(weight) - 1:
+        return False
+    return shape[1 - len(weight)] == weight[0] and set(shape[2 - len(weight) :]) == {1}
 
 
 def open_batch(seen: Seen) -> Iterator[Found]:

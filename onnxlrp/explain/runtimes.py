@@ -9,20 +9,23 @@ elements as there are classes, so no form of it is faster, and OneHot is no bett
 Quotients are guarded for OpenCV, which adds channels of zeros up to a multiple of 8: 0 ÷ 0 would spread from there. The
 classifier's nodes and its operator set are never changed: a model that is too new for a runtime is refused.
 
-Measured with ONNX Runtime 1.31 and 1.32, onnxruntime-web 1.30 (wasm), OpenVINO 2026.4.1 and OpenCV 5.0.0; see
-tools/reports/PORTABILITY.md. Of TensorRT (onnx-tensorrt's operators.md, NVIDIA's opset guide) and of CoreML (the list
-of operators in ONNX Runtime's package) only the documentation was read.
+A stop is what does not load in a runtime, or gives other numbers there, for the classifier by itself too. An explainer
+for any runtime has none: those of the others should be known, one by one.
+
+Measured with ONNX Runtime 1.31 and 1.32, onnxruntime-web 1.30 (wasm), OpenVINO 2026.4.1, OpenCV 5.0.0 and tract 0.23.9;
+see tools/reports/PORTABILITY.md. Of TensorRT (onnx-tensorrt's operators.md, NVIDIA's opset guide) and of CoreML (the
+list of operators in ONNX Runtime's package) only the documentation was read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import ModelProto, TensorProto
 
 from onnxlrp.errors import Problem
-from onnxlrp.explain import limits
+from onnxlrp.explain import limits, window_limits
 from onnxlrp.explain.limits import Limit, Seen
 from onnxlrp.graph import dialect
 from onnxlrp.graph.dialect import Dialect
@@ -46,14 +49,24 @@ class Runtime:
     because: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
 
-    def problems(self, proto: ModelProto, name: str) -> tuple[list[Problem], list[Problem]]:
-        """What of a classifier or an explainer cannot run there; and what does, but should be known."""
-        seen = Seen(proto, name)
-        stops = [p for limit in self.limits if not limit.runs for p in limit.problems(seen)]
-        known = [p for limit in self.limits if limit.runs for p in limit.problems(seen)]
-        return [*self._too_new(seen), *stops], known
+    @property
+    def stops(self) -> list[Limit]:
+        """What keeps a model from running there, or from being right."""
+        return [limit for limit in self.limits if not limit.runs]
 
-    def _too_new(self, seen: Seen) -> list[Problem]:
+    def refusals(self, proto: ModelProto, name: str) -> list[Problem]:
+        """What of a classifier or an explainer cannot run there."""
+        seen = Seen(proto, name)
+        return [*self.too_new(seen), *(p for limit in self.stops for p in limit.problems(seen))]
+
+    def known(self, proto: ModelProto, name: str) -> list[Problem]:
+        """What of it runs there, and should be known; of any runtime, those where it does not run."""
+        seen = Seen(proto, name)
+        if self.name == PORTABLE:
+            return _elsewhere(seen)
+        return [p for limit in self.limits if limit.runs for p in limit.problems(seen)]
+
+    def too_new(self, seen: Seen) -> list[Problem]:
         found = []
         if seen.opset > self.opset:
             reason = f"uses opset {seen.opset}, and {self.title} reads up to {self.opset}"
@@ -65,7 +78,17 @@ class Runtime:
 
 
 _FLOAT32 = "export the model in float32"
-_ONNXRUNTIME_WIDE = Limit(limits.wide, ", for which ONNX Runtime's CPU has no convolution", _FLOAT32)
+_NO_CEIL = "export it without ceil_mode"
+_NO_CEIL_OR_COUNT = "export it without ceil_mode, or without count_include_pad"
+_PADS = "export it with pads in place of auto_pad"
+_ONNXRUNTIME = (
+    Limit(limits.wide, ", for which ONNX Runtime's CPU has no convolution", _FLOAT32),
+    Limit(
+        window_limits.same_gaps,
+        ": ONNX Runtime takes padding for negative, refuses such poolings and shifts such convolutions",
+        _PADS,
+    ),
+)
 # ONNX Runtime's tools/mobile_helpers/coreml_supported_mlprogram_ops.md: every other operator runs on the CPU.
 _COREML = (
     *("Add", "And", "ArgMax", "AveragePool", "Cast", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Elu", "Erf"),
@@ -85,7 +108,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             dialect=Dialect(quotient="plain"),
             because=("quotients are plain: it fills up no channels",),
             limits=(
-                _ONNXRUNTIME_WIDE,
+                *_ONNXRUNTIME,
                 Limit(
                     limits.from_opset(22, "MaxPool"),
                     ", for which the CUDA provider has no MaxPool: it runs on the CPU there",
@@ -104,7 +127,7 @@ RUNTIMES: Mapping[str, Runtime] = {
                 "signs are comparisons: WebGPU has no Sign, which would run on the CPU",
             ),
             limits=(
-                _ONNXRUNTIME_WIDE,
+                *_ONNXRUNTIME,
                 Limit(
                     limits.indices,
                     ", on which WebGPU throws; WebAssembly does not",
@@ -131,7 +154,19 @@ RUNTIMES: Mapping[str, Runtime] = {
                 ),
             ),
         ),
-        Runtime("openvino", "OpenVINO", "2026.4.1, CPU"),
+        Runtime(
+            "openvino",
+            "OpenVINO",
+            "2026.4.1, CPU",
+            limits=(
+                Limit(
+                    window_limits.hanging_averages(padded=True),
+                    ": OpenVINO divides by another number",
+                    _NO_CEIL_OR_COUNT,
+                ),
+                Limit(window_limits.windows_left_out("MaxPool"), ", and OpenVINO counts it", _NO_CEIL),
+            ),
+        ),
         Runtime(
             "opencv",
             "OpenCV",
@@ -143,6 +178,31 @@ RUNTIMES: Mapping[str, Runtime] = {
                     ", which OpenCV refuses",
                     "choose another rule for the layer: zbox, and x taken as ones, need the result of a constant",
                 ),
+                Limit(
+                    window_limits.same_pads,
+                    ", and OpenCV puts half of what windows reach: it reads other elements",
+                    _PADS,
+                ),
+                Limit(
+                    window_limits.hanging_averages(padded=False),
+                    ": OpenCV divides by another number",
+                    _NO_CEIL_OR_COUNT,
+                ),
+                Limit(
+                    window_limits.windows_left_out(*window_limits.POOLS),
+                    ", and OpenCV counts it",
+                    _NO_CEIL,
+                ),
+                Limit(
+                    limits.deep_global_pools,
+                    ", which OpenCV refuses",
+                    "export it as ReduceMean, or as MaxPool with a kernel of the input's size",
+                ),
+                Limit(
+                    limits.unpacked_bools,
+                    ", on which OpenCV crashes",
+                    "store them in raw_data, as onnx.numpy_helper.from_array does",
+                ),
                 Limit(limits.half, ", which OpenCV returns as float32", "read it as such", runs=True),
                 Limit(
                     limits.several_outputs,
@@ -150,6 +210,20 @@ RUNTIMES: Mapping[str, Runtime] = {
                     "take net.getUnconnectedOutLayersNames()",
                     runs=True,
                 ),
+            ),
+        ),
+        Runtime(
+            "tract",
+            "tract",
+            "0.23.9, CPU",
+            limits=(
+                Limit(
+                    limits.vectors_less_convolutions,
+                    ", which tract computes the other way round",
+                    "export it as Neg and Add, a quotient as Reciprocal and Mul",
+                ),
+                Limit(limits.negative_pads, ", on which tract aborts", "export it as Slice"),
+                Limit(limits.half_or_double_gemms, ", which tract cannot load", f"{_FLOAT32}, or it as MatMul and Add"),
             ),
         ),
         Runtime(
@@ -192,7 +266,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             "CoreML through ONNX Runtime",
             "",
             limits=(
-                _ONNXRUNTIME_WIDE,
+                *_ONNXRUNTIME,
                 Limit(
                     limits.operators(*_COREML, but=True),
                     "left to the CPU by ONNX Runtime's CoreML provider",
@@ -209,3 +283,17 @@ RUNTIMES: Mapping[str, Runtime] = {
         ),
     )
 }
+
+
+def _elsewhere(seen: Seen) -> list[Problem]:
+    """In which of all runtimes a model cannot run, in one line for each reason."""
+    found, whom = [], dict[Limit, list[str]]()
+    for runtime in RUNTIMES.values():
+        for problem in runtime.too_new(seen):
+            found.append(replace(problem, reason=f"not for {runtime.title}: {problem.reason}"))
+        for limit in runtime.stops:
+            whom.setdefault(limit, []).append(runtime.title)
+    for limit, titles in whom.items():
+        for problem in replace(limit, runs=True).problems(seen):
+            found.append(replace(problem, reason=f"not for {', '.join(titles)}: {problem.reason}"))
+    return found

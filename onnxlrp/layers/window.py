@@ -74,10 +74,10 @@ def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None
             reason = f"its last window lies beyond the input, where onnx counts it ({list(outs)}) and runtimes do not"
             raise refuse(node, reason, "export with ceil_mode=0")
         return tuple(axes)
-    return tuple(a if mode == "VALID" else _same(a, mode) for a in axes)
+    return tuple(a if mode == "VALID" else same(a, mode) for a in axes)
 
 
-def _same(a: Axis, mode: str) -> Axis:
+def same(a: Axis, mode: str) -> Axis:
     """The axis with the padding of auto_pad SAME_UPPER or SAME_LOWER: an odd element goes to the end or the start."""
     total = max(a.overhang, 0)
     less, more = total // 2, total - total // 2

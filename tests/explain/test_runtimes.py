@@ -40,7 +40,7 @@ def test_every_form_that_is_not_the_portable_one_has_its_reason() -> None:
         assert len(runtime.because) == len(changed), name
     assert RUNTIMES[PORTABLE].dialect == dialect.PORTABLE
     assert not RUNTIMES[PORTABLE].limits
-    assert list(RUNTIMES) == [PORTABLE, "onnxruntime", "web", "openvino", "opencv", "tensorrt", "coreml"]
+    assert list(RUNTIMES) == [PORTABLE, "onnxruntime", "web", "openvino", "opencv", "tract", "tensorrt", "coreml"]
 
 
 def test_the_default_is_any_runtime() -> None:
@@ -196,9 +196,7 @@ def test_a_model_that_is_too_new(monkeypatch: pytest.MonkeyPatch) -> None:
 def known(name: str, proto: ModelProto, **options: Any) -> list[str]:
     """What `plan` says of an explainer that is not refused."""
     model = onnxlrp.convert(proto, target_runtime=name, **options).model
-    stops, said = RUNTIMES[name].problems(model, "model")
-    assert not stops
-    return [str(p) for p in said]
+    return [str(p) for p in RUNTIMES[name].known(model, "model")]
 
 
 def test_what_runs_but_should_be_known() -> None:
