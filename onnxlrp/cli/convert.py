@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from onnxlrp.contract import KEY_INPUT, KEY_PREPROCESS, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
-from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
+from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES, elsewhere
 from onnxlrp.files import refuse_existing
 from onnxlrp.run.terminal import printable
 
@@ -82,10 +81,8 @@ def _leaves_pictures_open(explainer: ModelProto) -> bool:
 
 def warn_of_own_runtime(made: pipeline.Conversion) -> None:
     """Say on stderr what keeps `onnxlrp run` from running an explainer that is for any runtime, so is not refused."""
-    own = RUNTIMES[OWN]
-    for problem in own.refusals(made.model, "model"):
-        said = replace(problem, reason=f"not for {own.title}, with which `onnxlrp run` works: {problem.reason}")
-        click.echo(printable(f"Warning: {said}"), err=True)
+    for problem in elsewhere(made.model, "model", RUNTIMES[OWN]):
+        click.echo(printable(f"Warning: {problem} `onnxlrp run` works with it."), err=True)
 
 
 def default_path(model: str) -> Path:

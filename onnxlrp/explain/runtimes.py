@@ -61,9 +61,9 @@ class Runtime:
 
     def known(self, proto: ModelProto, name: str) -> list[Problem]:
         """What of it runs there, and should be known; of any runtime, those where it does not run."""
-        seen = Seen(proto, name)
         if self.name == PORTABLE:
-            return _elsewhere(seen)
+            return elsewhere(proto, name)
+        seen = Seen(proto, name)
         return [p for limit in self.limits if limit.runs for p in limit.problems(seen)]
 
     def too_new(self, seen: Seen) -> list[Problem]:
@@ -180,7 +180,7 @@ RUNTIMES: Mapping[str, Runtime] = {
                 ),
                 Limit(
                     window_limits.same_pads,
-                    ", and OpenCV puts half of what windows reach: it reads other elements",
+                    ", and OpenCV starts half a window early, (window - 1) ÷ 2: it reads other elements",
                     _PADS,
                 ),
                 Limit(
@@ -285,12 +285,12 @@ RUNTIMES: Mapping[str, Runtime] = {
 }
 
 
-def _elsewhere(seen: Seen) -> list[Problem]:
-    """In which of all runtimes a model cannot run, in one line for each reason."""
-    found, whom = [], dict[Limit, list[str]]()
-    for runtime in RUNTIMES.values():
+def elsewhere(proto: ModelProto, name: str, *runtimes: Runtime) -> list[Problem]:
+    """In which of these, or else of all, a model cannot run: a line for each reason."""
+    seen, found, whom = Seen(proto, name), [], dict[Limit, list[str]]()
+    for runtime in runtimes or RUNTIMES.values():
         for problem in runtime.too_new(seen):
-            found.append(replace(problem, reason=f"not for {runtime.title}: {problem.reason}"))
+            found.append(replace(problem, reason=f"not for {runtime.title}: it {problem.reason}"))
         for limit in runtime.stops:
             whom.setdefault(limit, []).append(runtime.title)
     for limit, titles in whom.items():

@@ -19,8 +19,7 @@ def same_pads(seen: Seen) -> Iterator[Found]:
     for node, axes in _automatic(seen, "Conv", *POOLS):
         for a in axes:
             if a.before != (a.extent - 1) // 2:
-                given = f"windows of {a.extent} at stride {a.stride}"
-                yield describe(node), f"auto_pad puts {a.before} before {a.size} elements for {given}"
+                yield describe(node), f"auto_pad puts {a.before} before and {a.after} behind {a.size} elements"
                 break
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 import onnxlrp
-from tests.conformance import hosts
+from tests.conformance import hosts, kits
 from tests.explain.networks import PLAIN, RESIDUAL, images, network
 from tools import conformance
 
@@ -23,6 +21,7 @@ HOSTS: Mapping[str, tuple[str, ...]] = {
     "web": ("web",),
     "openvino": ("openvino",),
     "opencv": ("opencv",),
+    "tract": ("tract",),
 }
 PIXELS: Mapping[str, Any] = {"preprocess": "unit", "embed_preprocessing": True}
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -35,35 +34,20 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
-def kit(folder: Path, runtime: str) -> Path:
+def explainers(folder: Path, runtime: str) -> Path:
     """A conformance kit of explainers written for a runtime."""
-    (folder / "explainers").mkdir()
-    listed = []
+    asked = {}
     for name, (text, options) in CASES.items():
-        onnxlrp.convert(network(text), target_runtime=runtime, **options).save(folder / "explainers" / f"{name}.onnx")
-        model = onnx.load(folder / "explainers" / f"{name}.onnx")
+        model = onnxlrp.convert(network(text), target_runtime=runtime, **options).model
         pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3), np.uint8)
         known = {"image": images(2), "pixels": pixels, "target": np.array([-1, 1])}
         feeds = {i.name: known[i.name] for i in model.graph.input}
-        answers = conformance.answers(model, feeds)
-        listed.append(
-            {
-                "name": name,
-                "explainer": f"explainers/{name}.onnx",
-                "inputs": [conformance.entry(folder, name, k, v) for k, v in feeds.items()],
-                "outputs": [
-                    {**conformance.entry(folder, name, k, v), "tolerance": conformance.kind_of(k, v.dtype)}
-                    for k, v in answers.items()
-                ],
-            }
-        )
-    manifest = {"kit": 1, "tolerances": conformance.TOLERANCES, "cases": listed, "drawings": []}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+        asked[name] = model, feeds, conformance.answers(model, feeds)
+    return kits.write(folder, asked)
 
 
 @pytest.mark.parametrize(("runtime", "host"), [(r, h) for r, names in HOSTS.items() for h in names])
 def test_the_form_chosen_for_a_runtime_is_right_there(runtime: str, host: str, tmp_path: Path) -> None:
-    done = hosts.run(host, "check", kit(tmp_path, runtime))
+    done = hosts.run(host, "check", explainers(tmp_path, runtime))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(CASES)} of {len(CASES)} cases within tolerance" in done.stdout

@@ -11,7 +11,7 @@ import numpy as np
 import picture
 import tract
 
-TYPES = {"float32": "f32", "int64": "i64", "uint8": "u8"}
+TYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "uint8": "u8"}
 
 
 def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
