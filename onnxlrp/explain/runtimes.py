@@ -161,7 +161,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             limits=(
                 Limit(
                     window_limits.hanging_averages(padded=True),
-                    ": OpenVINO divides by another number",
+                    ": OpenVINO divides by the whole window",
                     _NO_CEIL_OR_COUNT,
                 ),
                 Limit(window_limits.windows_left_out("MaxPool"), ", and OpenVINO counts it", _NO_CEIL),
@@ -185,7 +185,7 @@ RUNTIMES: Mapping[str, Runtime] = {
                 ),
                 Limit(
                     window_limits.hanging_averages(padded=False),
-                    ": OpenCV divides by another number",
+                    ": OpenCV divides by the whole window",
                     _NO_CEIL_OR_COUNT,
                 ),
                 Limit(
@@ -219,7 +219,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             limits=(
                 Limit(
                     limits.vectors_less_convolutions,
-                    ", which tract computes the other way round",
+                    ", which tract gets wrong",
                     "export it as Neg and Add, a quotient as Reciprocal and Mul",
                 ),
                 Limit(limits.negative_pads, ", on which tract aborts", "export it as Slice"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
 from tests.explain.networks import PLAIN, network
+from tests.explain.test_runtimes import typed
 
 from .conftest import Refused, invoke
 
@@ -60,3 +62,26 @@ def test_convert_is_silent_of_what_runs(written: Callable[[ModelProto], Path]) -
     assert [line.split()[0] for line in other.stdout.splitlines()] == [s.split()[0] for s in plain.stdout.splitlines()]
     held = {p.key: p.value for p in onnx.load("model.lrp.onnx").metadata_props}
     assert held["onnxlrp.runtime"] == "opencv"
+
+
+def test_plan_for_any_runtime_says_where_it_would_not_run(written: Callable[[ModelProto], Path]) -> None:
+    """And converts all the same, in silence."""
+    even = PLAIN.replace("3, 3] w1", "2, 2] w1")
+    padded = even.replace("kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image", 'auto_pad = "SAME_LOWER">(image')
+    model = written(network(padded))
+    head, line = said(model)
+    assert head == "For any runtime (tried with all of the others that could be run):"
+    assert line.startswith("- conv1 (Conv): not for OpenCV: auto_pad puts 1 before and 0 behind 6 elements")
+    assert (done := invoke("convert", model)).exit_code == 0
+    assert done.stderr == ""
+
+
+def test_convert_warns_of_what_its_own_runtime_cannot_run(written: Callable[[ModelProto], Path]) -> None:
+    """Where it was not said what will run the explainer."""
+    model = written(typed(PLAIN, "DOUBLE", np.float64))
+    done = invoke("convert", model)
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 0
+    assert line.startswith("Warning: conv1 (Conv) and 4 others: not for ONNX Runtime: computes in float64, for which")
+    assert line.endswith("Export the model in float32. `onnxlrp run` works with it.")
+    assert invoke("convert", model, "--target-runtime=openvino", "--force").stderr == ""

@@ -135,7 +135,7 @@ LIMITED: Mapping[str, Limited] = {
     ),
     "sub.conv": Limited(
         ("tract",),
-        "y (Sub): a vector minus the result of z (Conv), which tract computes the other way round",
+        "y (Sub): a vector minus the result of z (Conv), which tract gets wrong",
         "{ z = Conv(image, w)  y = Sub(b, z) }",
         "{ z = Conv(image, w)  n = Neg(z)  y = Add(n, b) }",
         given=f"{KERNEL}, float[4, 1, 1] b",
