@@ -82,7 +82,7 @@ def _leaves_pictures_open(explainer: ModelProto) -> bool:
 def warn_of_own_runtime(made: pipeline.Conversion) -> None:
     """Say on stderr what keeps `onnxlrp run` from running an explainer that is for any runtime, so is not refused."""
     for problem in elsewhere(made.model, "model", RUNTIMES[OWN]):
-        click.echo(printable(f"Warning: {problem} `onnxlrp run` works with it."), err=True)
+        click.echo(printable(f"Warning: {problem} `onnxlrp run` needs that runtime."), err=True)
 
 
 def default_path(model: str) -> Path:

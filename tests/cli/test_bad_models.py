@@ -12,6 +12,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from tests.explain.networks import of_type
+
 from . import classifiers
 from .classifiers import changed, classifier, image, node, renamed, weight
 from .conftest import Refused, invoke
@@ -157,17 +159,6 @@ def beside_the_path(output: bool) -> ModelProto:
     return proto
 
 
-def typed(kind: int) -> ModelProto:
-    """The classifier in another floating-point type."""
-    proto = classifier()
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = kind
-    for tensor in proto.graph.initializer:
-        values = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(kind))
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return proto
-
-
 ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "empty node names": (named(*[""] * 5), []),
     "names of all kinds": (named("/a b/c", "ü€😀", "a\nb\x1b[31m", "../..", "x" * 500), ["--tap", "all"]),
@@ -197,7 +188,10 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "an IR version that runtimes refuse": (classifier(ir=onnx.IR_VERSION), []),
     **{f"operator set {n}": (classifier(opset=n), []) for n in (11, 13, 16, 18, 21, 22, 25)},
 }  # fmt: skip
-MISTYPES = {"half": (typed(TensorProto.FLOAT16), []), "double": (typed(TensorProto.DOUBLE), [])}
+MISTYPES = {
+    "half": (of_type(classifier(), TensorProto.FLOAT16), []),
+    "double": (of_type(classifier(), TensorProto.DOUBLE), []),
+}
 
 
 @pytest.mark.parametrize("name", [*ODD, *MISTYPES])

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
-from tests.explain.networks import PLAIN, network
-from tests.explain.test_runtimes import typed
+from tests.explain.networks import PLAIN, network, of_type
 
 from .conftest import Refused, invoke
 
@@ -72,16 +70,16 @@ def test_plan_for_any_runtime_says_where_it_would_not_run(written: Callable[[Mod
     head, line = said(model)
     assert head == "For any runtime (tried with all of the others that could be run):"
     assert line.startswith("- conv1 (Conv): not for OpenCV: auto_pad puts 1 before and 0 behind 6 elements")
-    assert (done := invoke("convert", model)).exit_code == 0
+    assert (done := invoke("convert", model, "--preprocess=unit")).exit_code == 0
     assert done.stderr == ""
 
 
 def test_convert_warns_of_what_its_own_runtime_cannot_run(written: Callable[[ModelProto], Path]) -> None:
     """Where it was not said what will run the explainer."""
-    model = written(typed(PLAIN, "DOUBLE", np.float64))
-    done = invoke("convert", model)
+    model = written(of_type(network(PLAIN), TensorProto.DOUBLE))
+    done = invoke("convert", model, "--preprocess=unit")
     (line,) = done.stderr.splitlines()
     assert done.exit_code == 0
     assert line.startswith("Warning: conv1 (Conv) and 4 others: not for ONNX Runtime: computes in float64, for which")
-    assert line.endswith("Export the model in float32. `onnxlrp run` works with it.")
-    assert invoke("convert", model, "--target-runtime=openvino", "--force").stderr == ""
+    assert line.endswith("Export the model in float32. `onnxlrp run` needs that runtime.")
+    assert invoke("convert", model, "--preprocess=unit", "--target-runtime=openvino", "--force").stderr == ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
 import onnxlrp
 from onnxlrp import contract
@@ -18,7 +18,7 @@ from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
 from onnxlrp.graph import dialect
 
 from .networks import PLAIN as NETWORK
-from .networks import RESIDUAL, distance, images, network, run
+from .networks import RESIDUAL, distance, images, network, of_type, run
 
 PIXELS: dict[str, Any] = {"preprocess": "unit", "embed_preprocessing": True}
 # Overlapping windows, in an image with many equal values, so that windows have several winners.
@@ -102,16 +102,6 @@ def test_forms_are_in_the_graph() -> None:
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
-def typed(text: str, name: str, dtype: Any) -> ModelProto:
-    """The network in another floating-point type."""
-    proto = network(text)
-    for tensor in proto.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.DataType.Value(name)
-    return proto
-
-
 def refusals(name: str, proto: ModelProto, **options: Any) -> list[str]:
     """What `convert` says against it."""
     with pytest.raises(OnnxLrpError) as error:
@@ -121,14 +111,14 @@ def refusals(name: str, proto: ModelProto, **options: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", ["onnxruntime", "web", "opencv", "coreml"])
 def test_float64(name: str) -> None:
-    found = refusals(name, typed(NETWORK, "DOUBLE", np.float64))
+    found = refusals(name, of_type(network(NETWORK), TensorProto.DOUBLE))
     assert [f.split(":")[0] for f in found] == ["conv1 (Conv)", "conv2 (Conv)"], "each of them"
     assert all("computes in float64, for which" in f and f.endswith("Export the model in float32.") for f in found)
 
 
 @pytest.mark.parametrize("name", [PORTABLE, "openvino", "tensorrt"])
 def test_float64_where_it_runs(name: str) -> None:
-    onnxlrp.convert(typed(NETWORK, "DOUBLE", np.float64), target_runtime=name)
+    onnxlrp.convert(of_type(network(NETWORK), TensorProto.DOUBLE), target_runtime=name)
 
 
 def test_opencv_and_the_convolution_of_a_constant() -> None:
@@ -174,7 +164,7 @@ def test_tensorrt() -> None:
 
 
 def test_what_is_wrong_with_the_classifier_itself_is_said_with_all_else() -> None:
-    found = refusals("opencv", typed(NETWORK, "DOUBLE", np.float64), keep=2.0)
+    found = refusals("opencv", of_type(network(NETWORK), TensorProto.DOUBLE), keep=2.0)
     assert [f.split(":")[0] for f in found] == ["--keep 2", "conv1 (Conv)", "conv2 (Conv)"]
 
 
@@ -212,7 +202,7 @@ def test_what_runs_but_should_be_known() -> None:
     assert int64.startswith("lrp/target/equal (Equal) and another one: int64, unknown to WebGPU")
     (outputs,) = known("opencv", plain, heatmap=True)
     assert outputs.startswith("outputs logits, relevance, explained, heatmap: to be named all together")
-    assert [line.split(":")[0] for line in known("opencv", typed(NETWORK, "FLOAT16", np.float16))] == [
+    assert [line.split(":")[0] for line in known("opencv", of_type(network(NETWORK), TensorProto.FLOAT16))] == [
         "output logits and another one",
         "outputs logits, relevance, explained",
     ]
