@@ -38,6 +38,14 @@ def _one_more(values: np.ndarray) -> np.ndarray:
     return values + np.array([0] * (len(values) - 1) + [1])
 
 
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8)
+
+
+def _as_whole_numbers(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.int64)
+
+
 def _rows_brighter(values: np.ndarray) -> np.ndarray:
     changed = values.copy()
     changed[:, 0] ^= 8
@@ -51,6 +59,8 @@ WRONG: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "one logit off by 3e-5": ("logits", _one_score),
     "another class explained": ("explained", _one_more),
     "a row of the picture in another colour": ("render", _rows_brighter),
+    "the class explained in another type": ("explained", _as_bytes),
+    "the picture in another type": ("render", _as_whole_numbers),
 }
 
 
@@ -81,7 +91,10 @@ def test_a_wrong_output_is_caught(folder: Path, checker: str, wrong: str) -> Non
     manifest = json.loads((folder / "manifest.json").read_text())
     (entry,) = (o for o in manifest["cases"][0]["outputs"] if o["name"] == name)
     path = folder / entry["file"]
-    change(np.fromfile(path, entry["dtype"]).reshape(entry["shape"])).astype(entry["dtype"]).tofile(path)
+    changed = change(np.fromfile(path, entry["dtype"]).reshape(entry["shape"]))
+    changed.tofile(path)
+    entry["dtype"] = str(changed.dtype)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     done = hosts.run(checker, "check", folder)
     assert done.returncode == 1, f"{wrong} passed: {done.stdout}"
     (line,) = (one for one in done.stdout.splitlines() if one.startswith("MISS"))

@@ -37,7 +37,8 @@ async function checkCase(folder, entry, tolerances, ort, open, repeat) {
   const [errors, missed] = [{}, []];
   for (const output of entry.outputs) {
     const { measure, limit } = tolerances[output.tolerance];
-    const same = String(found[output.name].dims) === String(output.shape);
+    const { type, dims } = found[output.name];
+    const same = type === output.dtype && String(dims) === String(output.shape);
     const error = same ? difference(measure, found[output.name].data, read(folder, output), output.shape[0]) : Infinity;
     errors[output.name] = error;
     if (!(error <= limit)) missed.push(output.name);

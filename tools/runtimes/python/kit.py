@@ -25,8 +25,9 @@ Open = Callable[[Path, Feeds, list[str]], Run]
 
 
 def difference(measure: str, found: np.ndarray, expected: np.ndarray) -> float:
-    """How far `found` is from `expected`; infinity where the shapes differ or a value is not a number."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    """How far `found` is from `expected`; infinity where the type or the shape is another,
+    or a value is not a number."""
+    if found.dtype != expected.dtype or found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
     a, b = found.astype(np.float64), expected.astype(np.float64)
     if measure == "max":
