@@ -10,7 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from onnxlrp.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 KIT = ROOT / "graphs" / "conformance"
@@ -67,3 +72,22 @@ def heatmap(name: str, explainer: Path, picture: Path, out: Path) -> Sequence[st
     done = run(name, explainer, picture, *option)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def own_heatmap(explainer: Path, picture: Path, folder: Path) -> Path:
+    """The heatmap that `onnxlrp run` draws of a picture; of several classes that of the best."""
+    words = ["run", str(explainer), str(picture), "--style", "heatmap", "-o", str(folder), "--device", "cpu"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    first = next(line for line in done.output.splitlines() if "<- explained: " in line)
+    return Path(first.split("<- explained: ")[1])
+
+
+def assert_same(drawn: Path, own: Path) -> None:
+    """Hold two heatmaps against each other. That the drawing is the same to the bit is checked on given relevance, by
+    each `check`. Here relevance comes from two runtimes, so a value on the border of two of the 257 colours may fall on
+    its other side."""
+    a, b = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (drawn, own))
+    assert a.shape == b.shape
+    apart = f"{(a != b).any(axis=2).mean():.4f} of the pixels differ, by up to {np.abs(a - b).max()} levels"
+    assert (a != b).any(axis=2).mean() <= 0.001 and np.abs(a - b).max() <= 8, apart

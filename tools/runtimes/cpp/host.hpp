@@ -8,6 +8,12 @@
 #include <string>
 #include <vector>
 
+struct Picture {
+    int width = 0, height = 0;
+    bool grey = false;          // the three levels of a pixel are the same
+    std::vector<float> levels;  // 0..255, red, green and blue of each pixel, row by row
+};
+
 struct Pixels {
     int width = 0, height = 0;
     std::vector<uint8_t> rgb;  // three bytes a pixel, row by row
@@ -16,10 +22,10 @@ struct Pixels {
 Ort::Session open(const std::string& path);
 
 // picture.cpp
-Pixels read_png(const std::string& path);
+Picture read_png(const std::string& path);
 void write_png(const std::string& path, const Pixels& picture);
 // The explainer's input from a picture, as the metadata onnxlrp.preprocess says; sets the tensor's shape.
-std::vector<float> prepare(const Pixels& picture, const nlohmann::json& way, std::vector<int64_t>& shape);
+std::vector<float> prepare(const Picture& picture, const nlohmann::json& way, std::vector<int64_t>& shape);
 // The first sample of relevance in colour: the pixels that `onnxlrp run --style heatmap` writes.
 Pixels draw(const float* relevance, const std::vector<int64_t>& shape, const std::string& layout);
 

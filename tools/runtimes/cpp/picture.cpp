@@ -4,23 +4,64 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cmath>
+#include <csetjmp>
+#include <cstdio>
 #include <cstring>
+#include <memory>
 #include <stdexcept>
 
 #include "host.hpp"
 
 using nlohmann::json;
 
-Pixels read_png(const std::string& path) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    if (!png_image_begin_read_from_file(&image, path.c_str())) throw std::runtime_error(path + ": " + image.message);
-    image.format = PNG_FORMAT_RGB;
-    Pixels picture{int(image.width), int(image.height), std::vector<uint8_t>(PNG_IMAGE_SIZE(image))};
-    const png_color white{255, 255, 255};
-    if (!png_image_finish_read(&image, &white, picture.rgb.data(), 0, nullptr))
-        throw std::runtime_error(path + ": " + image.message);
+namespace {
+
+struct Reader {  // libpng's two structures, and why it gave up
+    std::string why;
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &why, give_up, [](png_structp, png_const_charp) {});
+    png_infop info = png_create_info_struct(png);
+    ~Reader() { png_destroy_read_struct(&png, &info, nullptr); }
+
+    static void give_up(png_structp png, png_const_charp why) {
+        *static_cast<std::string*>(png_get_error_ptr(png)) = why;
+        png_longjmp(png, 1);
+    }
+};
+
+// A value of some opacity over white, rounded as Pillow does it.
+int over_white(int value, int alpha) {
+    const int sum = value * alpha + 255 * (255 - alpha) + 128;
+    return alpha == 255 ? value : ((sum >> 1) + sum * 128) >> 15;
+}
+
+}  // namespace
+
+Picture read_png(const std::string& path) {
+    const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+    if (!file) throw std::runtime_error(path + ": " + std::strerror(errno));
+    Reader reader;
+    if (setjmp(png_jmpbuf(reader.png))) throw std::runtime_error(path + ": " + reader.why);
+    png_init_io(reader.png, file.get());
+    png_read_png(reader.png, reader.info, PNG_TRANSFORM_EXPAND, nullptr);  // no palette, eight bits or sixteen
+
+    const int type = png_get_color_type(reader.png, reader.info), bytes = png_get_bit_depth(reader.png, reader.info) / 8;
+    const bool colour = type & PNG_COLOR_MASK_COLOR, alpha = type & PNG_COLOR_MASK_ALPHA;
+    const bool fractions = bytes == 2 && !colour && (!alpha || png_get_valid(reader.png, reader.info, PNG_INFO_tRNS));
+    const int stride = png_get_channels(reader.png, reader.info) * bytes;
+    Picture picture{int(png_get_image_width(reader.png, reader.info)), int(png_get_image_height(reader.png, reader.info)),
+                    !colour, {}};
+    for (int y = 0; y < picture.height; y++) {
+        const uint8_t* pixel = png_get_rows(reader.png, reader.info)[y];
+        for (int x = 0; x < picture.width; x++, pixel += stride)
+            for (int c = 0; c < 3; c++) {
+                const uint8_t* sample = pixel + (colour ? c * bytes : 0);  // of sixteen bits, the upper eight come first
+                const int opacity = alpha ? pixel[stride - bytes] : 255;
+                picture.levels.push_back(fractions ? (sample[0] * 256 + sample[1]) * (255.0f / 65535.0f)
+                                                   : over_white(sample[0], opacity));
+            }
+    }
     return picture;
 }
 
@@ -32,7 +73,7 @@ void write_png(const std::string& path, const Pixels& picture) {
         throw std::runtime_error(path + ": " + image.message);
 }
 
-std::vector<float> prepare(const Pixels& picture, const json& way, std::vector<int64_t>& shape) {
+std::vector<float> prepare(const Picture& picture, const json& way, std::vector<int64_t>& shape) {
     const int width = picture.width, height = picture.height;
     if (!way["size"].is_null() && (way["size"][0] != height || way["size"][1] != width))
         throw std::runtime_error("the picture is " + std::to_string(width) + " x " + std::to_string(height) +
@@ -43,12 +84,16 @@ std::vector<float> prepare(const Pixels& picture, const json& way, std::vector<i
     const float scale = way["scale"];
     shape = last ? std::vector<int64_t>{1, height, width, channels} : std::vector<int64_t>{1, channels, height, width};
     std::vector<float> values(size_t(channels) * width * height);
-    for (int pixel = 0; pixel < width * height; pixel++)
+    for (int pixel = 0; pixel < width * height; pixel++) {
+        const float* rgb = &picture.levels[pixel * 3];
+        const float luminance = picture.grey ? rgb[0] : float(0.299f * double(rgb[0]) + 0.587f * double(rgb[1]) +
+                                                              0.114f * double(rgb[2]));
         for (int c = 0; c < channels; c++) {
-            const float level = picture.rgb[pixel * 3 + (reversed ? 2 - c : c)];
+            const float level = channels == 1 ? luminance : rgb[reversed ? 2 - c : c];
             values[last ? pixel * channels + c : c * width * height + pixel] =
                 (level / scale - mean[c % mean.size()]) / std[c % std.size()];
         }
+    }
     return values;
 }
 

@@ -3,9 +3,9 @@
 // With RUNTIME=web it is ONNX Runtime's WebAssembly build that runs, the one of browsers.
 
 import { readFileSync, writeFileSync } from "node:fs";
-import { PNG } from "pngjs";
 import { check } from "./kit.mjs";
 import { metadata, prepare } from "./input.mjs";
+import { decode, encode } from "./picture.mjs";
 import { draw } from "./heatmap.mjs";
 
 const web = process.env.RUNTIME === "web";
@@ -20,12 +20,11 @@ async function explain(path, picture, heatmap = "heatmap.png", target = "-1") {
   const explainer = await open(path);
   const stated = metadata(readFileSync(path));
   const way = JSON.parse(stated["onnxlrp.preprocess"]);
-  const { values, shape } = prepare(PNG.sync.read(readFileSync(picture)), way);
+  const { values, shape } = prepare(decode(readFileSync(picture)), way);
   const feeds = { [stated["onnxlrp.input"]]: new ort.Tensor("float32", values, shape) };
   if (explainer.inputNames.includes("target")) feeds.target = new ort.Tensor("int64", [BigInt(target)], [1]);
   const { relevance, explained } = await explainer.run(feeds);
-  const { width, height, data } = draw(relevance.data, relevance.dims, way.layout);
-  writeFileSync(heatmap, PNG.sync.write({ width, height, data }, { colorType: 2, inputColorType: 2, inputHasAlpha: false }));
+  writeFileSync(heatmap, encode(draw(relevance.data, relevance.dims, way.layout)));
   const label = JSON.parse(stated["onnxlrp.labels"] ?? "[]")[explained.data[0]];
   console.log(`class ${explained.data[0]}${label ? ` (${label})` : ""}: ${heatmap}`);
 }

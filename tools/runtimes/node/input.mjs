@@ -36,20 +36,23 @@ function* fields(bytes) {
   }
 }
 
-// A decoded PNG (RGBA) as float32 [1, C, H, W] or [1, H, W, C]: (pixel / scale - mean) / std, rounded to float32 at
-// each step as numpy does, so that the model sees the same input to the bit.
-export function prepare({ width, height, data }, way) {
+const LUMINANCE = [0.299, 0.587, 0.114].map(Math.fround);
+
+// A decoded picture as float32 [1, C, H, W] or [1, H, W, C]: (pixel / scale - mean) / std, rounded to float32 at each
+// step as numpy does, so that the model sees the same input to the bit. Colours become luminance for a grey model.
+export function prepare({ width, height, grey, levels }, way) {
   const [rows, columns] = way.size ?? [height, width];
   if (rows !== height || columns !== width) {
     throw new Error(`the picture is ${width} x ${height} pixels, the explainer takes ${columns} x ${rows}; resize it`);
   }
-  const grey = way.color_order === "L";
-  const channels = grey ? 1 : 3;
+  const channels = way.color_order === "L" ? 1 : 3;
   const shape = way.layout === "NHWC" ? [1, height, width, channels] : [1, channels, height, width];
   const values = new Float32Array(channels * width * height);
   for (let pixel = 0; pixel < width * height; pixel++) {
+    const rgb = levels.subarray(pixel * 3, pixel * 3 + 3);
+    const luminance = grey ? rgb[0] : Math.fround(LUMINANCE.reduce((sum, part, c) => sum + part * rgb[c], 0));
     for (let c = 0; c < channels; c++) {
-      const level = data[pixel * 4 + (way.color_order === "BGR" ? 2 - c : c)];
+      const level = channels === 1 ? luminance : rgb[way.color_order === "BGR" ? 2 - c : c];
       const [mean, std] = [way.mean, way.std].map((v) => Math.fround(v[c % v.length]));
       const at = way.layout === "NHWC" ? pixel * channels + c : c * width * height + pixel;
       values[at] = Math.fround(Math.fround(level / Math.fround(way.scale)) - mean) / std;

@@ -10,22 +10,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 ANCHORS = np.array(
     [(11, 42, 120), (63, 123, 224), (169, 205, 251), (255, 255, 255), (255, 184, 166), (232, 65, 58), (125, 7, 22)]
 )  # colours from relevance -1 over 0 to 1, evenly spaced
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # what a grey model sees of colours
 PERCENTILE = 99.8  # of |R|: the relevance that gets the last colour
+
+
+def levels(path: Path) -> np.ndarray:
+    """float32 [H, W] (grey) or [H, W, 3] (RGB), 0..255, as `onnxlrp run` reads a picture: grey of sixteen bits keeps
+    its fractions, and what is transparent is laid over white."""
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.float32) * np.float32(255 / 65535)
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert(mode), np.float32)
 
 
 def prepare(path: Path, way: dict) -> np.ndarray:
     """[1, C, H, W] or [1, H, W, C] float32: size, colours, scale and normalisation as the explainer says."""
-    image = Image.open(path).convert("L" if way["color_order"] == "L" else "RGB")
-    if way["size"] and image.size != (way["size"][1], way["size"][0]):
-        raise SystemExit(
-            f"{path}: is {image.width} x {image.height} pixels, not {way['size'][1]} x {way['size'][0]}; resize it"
-        )
-    pixels = np.asarray(image, np.float32).reshape(image.height, image.width, -1)
+    pixels = levels(path)
+    height, width = pixels.shape[:2]
+    if way["size"] and (height, width) != tuple(way["size"]):
+        raise SystemExit(f"{path}: is {width} x {height} pixels, not {way['size'][1]} x {way['size'][0]}; resize it")
+    if way["color_order"] == "L":
+        pixels = (pixels if pixels.ndim == 2 else pixels @ LUMINANCE)[..., None]
+    elif pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
     if way["color_order"] == "BGR":
         pixels = pixels[..., ::-1]
     mean, std = np.array(way["mean"], np.float32), np.array(way["std"], np.float32)
