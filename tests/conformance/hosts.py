@@ -66,10 +66,19 @@ def run(name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def explain(
+    name: str, explainer: Path, picture: Path, out: Path, target: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Let a host explain a picture, for a class where one is given."""
+    asked = [] if target is None else [target]
+    if name in MODULES:
+        return run(name, explainer, picture, "-o", out, *(f"--target={word}" for word in asked))
+    return run(name, explainer, picture, out, *asked)
+
+
 def heatmap(name: str, explainer: Path, picture: Path, out: Path) -> Sequence[str]:
     """Let a host draw the heatmap of a picture; what it said."""
-    option = ["-o", out] if name in MODULES else [out]
-    done = run(name, explainer, picture, *option)
+    done = explain(name, explainer, picture, out)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

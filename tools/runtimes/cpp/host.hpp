@@ -5,8 +5,15 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
+
+// What cannot be done: the thing, the reason and the remedy in one line.
+struct Refusal : std::runtime_error {
+    Refusal(const std::string& thing, const std::string& reason, const std::string& remedy)
+        : std::runtime_error(thing + ": " + reason + "; " + remedy) {}
+};
 
 struct Picture {
     int width = 0, height = 0;

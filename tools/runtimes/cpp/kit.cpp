@@ -18,7 +18,7 @@ namespace {
 // The kit's tensors are raw little-endian values, as they lie in the memory of x86 and Arm.
 std::vector<char> read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw std::runtime_error(path + ": there is no such file");
+    if (!file) throw Refusal(path, "cannot be read", "copy the kit again");
     return {std::istreambuf_iterator<char>(file), {}};
 }
 
@@ -26,7 +26,7 @@ ONNXTensorElementDataType type_of(const std::string& dtype) {
     if (dtype == "float32") return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     if (dtype == "int64") return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
     if (dtype == "uint8") return ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
-    throw std::runtime_error("type " + dtype + ": unknown to this checker; take the checker that came with the kit");
+    throw Refusal("type " + dtype, "unknown to this checker", "take the checker that came with the kit");
 }
 
 std::vector<double> widened(const void* data, size_t count, ONNXTensorElementDataType type) {
@@ -58,7 +58,7 @@ double difference(const std::string& measure, const std::vector<double>& found, 
     if (measure == "l2") return worst;
     if (measure == "different") return differing;
     if (measure == "levels") return levels / expected.size();
-    throw std::runtime_error("measure " + measure + ": unknown; take the checker that came with the kit");
+    throw Refusal("measure " + measure, "unknown to this checker", "take the checker that came with the kit");
 }
 
 json check_case(const std::string& folder, const json& entry, const json& tolerances, int repeat) {
@@ -138,8 +138,9 @@ bool draws_the_same(const std::string& folder, const json& drawing) {
 
 int check(const std::string& folder, const std::string& report, int repeat) {
     std::ifstream file(folder + "/manifest.json");
-    if (!file) throw std::runtime_error(folder + ": holds no manifest.json");
-    const json manifest = json::parse(file);
+    const json manifest = json::parse(file, nullptr, false);
+    if (manifest.is_discarded())
+        throw Refusal(folder + "/manifest.json", "is not there or is no JSON", "name the folder of a conformance kit: graphs/conformance");
     json cases = json::object();
     size_t good = 0;
     for (const json& entry : manifest["cases"]) {
@@ -156,6 +157,7 @@ int check(const std::string& folder, const std::string& report, int repeat) {
     for (const json& drawing : manifest.value("drawings", json::array())) drawn = draws_the_same(folder, drawing) && drawn;
     const std::string runtime = "ONNX Runtime " + Ort::GetVersionString() + ", C++";
     std::cout << runtime << ": " << good << " of " << cases.size() << " cases within tolerance\n";
-    if (!report.empty()) std::ofstream(report) << json{{"runtime", runtime}, {"cases", cases}}.dump(1);
+    if (!report.empty() && !(std::ofstream(report) << json{{"runtime", runtime}, {"cases", cases}}.dump(1)))
+        throw Refusal(report, "cannot be written", "check the folder and its permissions");
     return good == cases.size() && good > 0 && drawn ? 0 : 1;
 }

@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <stdexcept>
 
 #include "host.hpp"
 
@@ -40,9 +39,10 @@ int over_white(int value, int alpha) {
 
 Picture read_png(const std::string& path) {
     const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-    if (!file) throw std::runtime_error(path + ": " + std::strerror(errno));
+    if (!file) throw Refusal(path, std::string("cannot be read (") + std::strerror(errno) + ")", "check the path");
     Reader reader;
-    if (setjmp(png_jmpbuf(reader.png))) throw std::runtime_error(path + ": " + reader.why);
+    if (setjmp(png_jmpbuf(reader.png)))
+        throw Refusal(path, "cannot be read as a PNG (" + reader.why + ")", "save it as a PNG");
     png_init_io(reader.png, file.get());
     png_read_png(reader.png, reader.info, PNG_TRANSFORM_EXPAND, nullptr);  // no palette, eight bits or sixteen
 
@@ -70,14 +70,14 @@ void write_png(const std::string& path, const Pixels& picture) {
     image.version = PNG_IMAGE_VERSION;
     image.width = picture.width, image.height = picture.height, image.format = PNG_FORMAT_RGB;
     if (!png_image_write_to_file(&image, path.c_str(), 0, picture.rgb.data(), 0, nullptr))
-        throw std::runtime_error(path + ": " + image.message);
+        throw Refusal(path, std::string("cannot be written (") + image.message + ")", "check the folder and its permissions");
 }
 
 std::vector<float> prepare(const Picture& picture, const json& way, std::vector<int64_t>& shape) {
     const int width = picture.width, height = picture.height;
     if (!way["size"].is_null() && (way["size"][0] != height || way["size"][1] != width))
-        throw std::runtime_error("the picture is " + std::to_string(width) + " x " + std::to_string(height) +
-                                 " pixels, the explainer's size [H, W] is " + way["size"].dump() + "; resize it");
+        throw Refusal("the picture", "has " + std::to_string(width) + " x " + std::to_string(height) +
+                      " pixels, the explainer takes " + way["size"][1].dump() + " x " + way["size"][0].dump(), "resize it");
     const int channels = way["color_order"] == "L" ? 1 : 3;
     const bool last = way["layout"] == "NHWC", reversed = way["color_order"] == "BGR";
     const auto mean = way["mean"].get<std::vector<float>>(), std = way["std"].get<std::vector<float>>();

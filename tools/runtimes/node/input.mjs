@@ -1,18 +1,43 @@
 // From a picture to the explainer's input, as the explainer's own metadata says.
 
+import { Refusal, parsed, read } from "./files.mjs";
+
+const CONTRACT = "1"; // what this program knows of explainers
+
+// What an explainer says of itself, { input, output, way, labels }; throws a Refusal for another file.
+export function stated(path) {
+  const known = metadata(read(path));
+  const version = known["onnxlrp.contract"];
+  if (version === undefined) {
+    throw new Refusal(path, "is no explainer, or is cut off", "make one with onnxlrp convert MODEL --preprocess NAME");
+  }
+  if (version !== CONTRACT) {
+    const remedy = "take the program that came with the onnxlrp that wrote it";
+    throw new Refusal(path, `was written for contract ${version}, this program knows ${CONTRACT}`, remedy);
+  }
+  if (known["onnxlrp.preprocess"] === undefined) {
+    const remedy = "make it with onnxlrp convert MODEL --preprocess NAME";
+    throw new Refusal(path, "does not store how pixels become its input", remedy);
+  }
+  const json = (key) => parsed(known[key] ?? "[]", `${path}: its metadata ${key}`, "convert the classifier again");
+  const [way, labels] = [json("onnxlrp.preprocess"), json("onnxlrp.labels")];
+  return { input: known["onnxlrp.input"], output: known["onnxlrp.output"], way, labels };
+}
+
 // The key-value pairs of an ONNX file. ONNX Runtime does not show them in JavaScript, so they are read from the file:
 // metadata_props are field 14 of the model, each a message of two strings.
-export function metadata(bytes) {
+function metadata(bytes) {
   const pairs = {};
   for (const [number, value] of fields(bytes)) {
     if (number === 14) {
       const pair = Object.fromEntries(fields(value));
-      pairs[text(pair[1])] = text(pair[2] ?? new Uint8Array());
+      pairs[text(pair[1] ?? NOTHING)] = text(pair[2] ?? NOTHING);
     }
   }
   return pairs;
 }
 
+const NOTHING = new Uint8Array();
 const text = (bytes) => new TextDecoder().decode(bytes);
 
 // The length-delimited fields of a protobuf message, as [number, bytes]; others are skipped.
@@ -23,7 +48,7 @@ function* fields(bytes) {
     for (let scale = 1; ; scale *= 128) {
       const byte = bytes[at++];
       value += (byte & 127) * scale;
-      if (byte < 128) return value;
+      if (!(byte >= 128)) return value; // at the end of a file that is cut off there is no byte
     }
   };
   while (at < bytes.length) {
@@ -43,7 +68,8 @@ const LUMINANCE = [0.299, 0.587, 0.114].map(Math.fround);
 export function prepare({ width, height, grey, levels }, way) {
   const [rows, columns] = way.size ?? [height, width];
   if (rows !== height || columns !== width) {
-    throw new Error(`the picture is ${width} x ${height} pixels, the explainer takes ${columns} x ${rows}; resize it`);
+    const reason = `has ${width} x ${height} pixels, the explainer takes ${columns} x ${rows}`;
+    throw new Refusal("the picture", reason, "resize it");
   }
   const channels = way.color_order === "L" ? 1 : 3;
   const shape = way.layout === "NHWC" ? [1, height, width, channels] : [1, channels, height, width];

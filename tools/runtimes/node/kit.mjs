@@ -1,14 +1,16 @@
 // Check a runtime against a conformance kit: one line a case, the exit code 0 where all are within tolerance.
 
-import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { parsed, read, write } from "./files.mjs";
 import { draw } from "./heatmap.mjs";
 
 const ARRAYS = { float32: Float32Array, int64: BigInt64Array, uint8: Uint8Array };
 
 export async function check(folder, runtime, ort, open, options) {
   const option = (name) => (options.includes(name) ? options[options.indexOf(name) + 1] : undefined);
-  const manifest = JSON.parse(readFileSync(join(folder, "manifest.json"), "utf8"));
+  const remedy = "name the folder of a conformance kit: graphs/conformance";
+  const path = join(folder, "manifest.json");
+  const manifest = parsed(read(path, remedy), path, remedy);
   const cases = {};
   for (const entry of manifest.cases) {
     try {
@@ -22,7 +24,7 @@ export async function check(folder, runtime, ort, open, options) {
   const good = Object.values(cases).filter((c) => c.missed?.length === 0).length;
   const total = Object.keys(cases).length;
   console.log(`${runtime}: ${good} of ${total} cases within tolerance`);
-  if (option("--json")) writeFileSync(option("--json"), JSON.stringify({ runtime, cases }, null, 1));
+  if (option("--json")) write(option("--json"), JSON.stringify({ runtime, cases }, null, 1));
   return total > 0 && good === total && drawings.every(Boolean) ? 0 : 1;
 }
 
@@ -30,7 +32,7 @@ async function checkCase(folder, entry, tolerances, ort, open, repeat) {
   const session = await open(join(folder, entry.explainer));
   const feeds = {};
   for (const { name, dtype, shape, file } of entry.inputs) {
-    feeds[name] = new ort.Tensor(dtype, read(folder, { dtype, file }), shape);
+    feeds[name] = new ort.Tensor(dtype, tensor(folder, { dtype, file }), shape);
   }
   const names = entry.outputs.map((output) => output.name);
   const found = await session.run(feeds, names);
@@ -39,7 +41,7 @@ async function checkCase(folder, entry, tolerances, ort, open, repeat) {
     const { measure, limit } = tolerances[output.tolerance];
     const { type, dims } = found[output.name];
     const same = type === output.dtype && String(dims) === String(output.shape);
-    const error = same ? difference(measure, found[output.name].data, read(folder, output), output.shape[0]) : Infinity;
+    const error = same ? difference(measure, found[output.name].data, tensor(folder, output), output.shape[0]) : Infinity;
     errors[output.name] = error;
     if (!(error <= limit)) missed.push(output.name);
   }
@@ -54,8 +56,8 @@ async function checkCase(folder, entry, tolerances, ort, open, repeat) {
 }
 
 // The kit's tensors are raw little-endian values, as JavaScript's typed arrays are on every machine that Node runs on.
-function read(folder, { dtype, file }) {
-  const bytes = readFileSync(join(folder, file));
+function tensor(folder, { dtype, file }) {
+  const bytes = read(join(folder, file));
   return new ARRAYS[dtype](bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
 }
 
@@ -89,8 +91,8 @@ function line(name, { errors, missed, failed }) {
 }
 
 function drawsTheSame(folder, { name, layout, relevance, pixels }) {
-  const drawn = draw(read(folder, relevance), relevance.shape, layout);
-  const same = drawn.data.equals(read(folder, pixels));
+  const drawn = draw(tensor(folder, relevance), relevance.shape, layout);
+  const same = drawn.data.equals(tensor(folder, pixels));
   console.log(`${same ? "ok  " : "MISS"}  ${name}  drawing`);
   return same;
 }

@@ -1,11 +1,13 @@
 // A PNG's colours, as `onnxlrp run` reads them.
 
 import { PNG } from "pngjs";
+import { Refusal, read } from "./files.mjs";
 
 // { width, height, grey, levels }: red, green and blue of each pixel, 0..255, which are the same where it is `grey`. Of
 // sixteen bits grey keeps its fractions and colours keep the upper eight; what is transparent is laid over white.
-export function decode(bytes) {
-  const { width, height, depth, colorType, data, transColor } = PNG.sync.read(bytes, { skipRescale: true });
+// Throws a Refusal for what is no PNG.
+export function decode(path) {
+  const { width, height, depth, colorType, data, transColor } = parse(path);
   const levels = new Float32Array(width * height * 3);
   if (depth === 16 && colorType === 0) {
     const unit = Math.fround(255 / 65535);
@@ -23,7 +25,16 @@ export function decode(bytes) {
   return { width, height, grey: colorType === 0 || colorType === 4, levels };
 }
 
-// Rounded as Pillow does it.
+function parse(path) {
+  const bytes = read(path);
+  try {
+    return PNG.sync.read(bytes, { skipRescale: true });
+  } catch (error) {
+    throw new Refusal(path, `cannot be read as a PNG (${error.message})`, "save it as a PNG");
+  }
+}
+
+// A value of some opacity over white, rounded as Pillow does it.
 function overWhite(value, alpha) {
   const sum = value * alpha + 255 * (255 - alpha) + 128;
   return alpha === 255 ? value : ((sum >> 1) + sum * 128) >> 15;

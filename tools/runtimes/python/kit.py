@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import picture
+from picture import Refusal
 
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Feeds], Mapping[str, np.ndarray]]
@@ -39,7 +41,7 @@ def difference(measure: str, found: np.ndarray, expected: np.ndarray) -> float:
         return float((np.abs(a - b) > 1).mean())
     if measure == "different":
         return float((a != b).sum())
-    raise SystemExit(f"measure {measure!r}: unknown to this checker; take the checker that came with the kit")
+    raise Refusal(f"measure {measure!r}", "unknown to this checker", "take the checker that came with the kit")
 
 
 def read(folder: Path, entry: Mapping[str, Any]) -> np.ndarray:
@@ -68,8 +70,16 @@ def check_case(folder: Path, case: Mapping[str, Any], tolerances: Mapping[str, A
 
 
 def check(folder: Path, runtime: str, opens: Open, report: Path | None, repeat: int) -> int:
-    """Check every case and drawing, one line each; the exit code, 0 where all are within tolerance."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    """Check every case and drawing, one line each; the exit code, 0 where all are within tolerance.
+
+    Raises `Refusal` where the folder is no kit or the report cannot be written.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        remedy = "name the folder of a conformance kit: graphs/conformance"
+        raise Refusal(path, f"cannot be read ({picture.why(error)})", remedy) from error
     results: dict[str, dict] = {}
     for case in manifest["cases"]:
         try:
@@ -82,7 +92,10 @@ def check(folder: Path, runtime: str, opens: Open, report: Path | None, repeat: 
     failed = [name for name, result in results.items() if "failed" in result or result["missed"]]
     print(f"{runtime}: {len(results) - len(failed)} of {len(results)} cases within tolerance")
     if report is not None:
-        report.write_text(json.dumps({"runtime": runtime, "cases": results}, indent=1))
+        try:
+            report.write_text(json.dumps({"runtime": runtime, "cases": results}, indent=1))
+        except OSError as error:
+            raise Refusal(report, f"cannot be written ({picture.why(error)})", "check the folder") from error
     return 1 if failed or not results or not all(drawings) else 0
 
 
@@ -102,15 +115,29 @@ def draws_the_same(folder: Path, drawing: Mapping[str, Any]) -> bool:
     return same
 
 
-def explain(explainer: Path, path: Path, target: int, out: Path, opens: Open) -> str:
-    """Explain one picture and write its heatmap; a line that says what was explained."""
+def explain(explainer: Path, path: Path, asked: str, out: Path, opens: Open) -> str:
+    """Explain one picture and write its heatmap; a line that says what was explained.
+
+    Raises `Refusal`, before anything is written, for what cannot be explained.
+    """
     known = picture.metadata(explainer)
-    way, labels = json.loads(known["onnxlrp.preprocess"]), json.loads(known.get("onnxlrp.labels", "[]"))
+    way = picture.stated(explainer, known, "onnxlrp.preprocess")
+    if way is None:
+        remedy = "make it with onnxlrp convert MODEL --preprocess NAME"
+        raise Refusal(explainer, "does not store how pixels become its input", remedy)
+    if not re.fullmatch(r"-1|\d{1,9}", asked):
+        raise Refusal(f"class {asked}", "is no class", "give its number, or -1 for the predicted one")
+    target = int(asked)
     feeds = {known["onnxlrp.input"]: picture.prepare(path, way), "target": np.array([target], np.int64)}
     found = opens(explainer, feeds, [known["onnxlrp.output"], "relevance", "explained"])(feeds)
+    classes = np.asarray(found[known["onnxlrp.output"]]).shape[-1]
+    if target >= classes:
+        remedy = f"choose 0 to {classes - 1}, or -1 for the predicted one"
+        raise Refusal(f"class {target}", f"is out of range: the explainer has {classes} classes", remedy)
+    labels = picture.stated(explainer, known, "onnxlrp.labels") or []
     picture.save(picture.draw(np.asarray(found["relevance"])[0], way["layout"]), out)
     number = int(np.asarray(found["explained"]).reshape(-1)[0])
-    return f"class {number}{f' ({labels[number]})' if labels else ''}: {out}"
+    return f"class {number}{f' ({labels[number]})' if number < len(labels) else ''}: {out}"
 
 
 def main(runtime: str, opens: Open) -> None:
@@ -119,10 +146,21 @@ def main(runtime: str, opens: Open) -> None:
     parser.add_argument("what", help="the word check, or an explainer (.onnx)")
     parser.add_argument("where", type=Path, help="a folder with a manifest.json, or a picture")
     parser.add_argument("-o", "--out", type=Path, default=Path("heatmap.png"))
-    parser.add_argument("--target", type=int, default=-1, help="the class to explain; -1 is the predicted one")
+    parser.add_argument("--target", default="-1", help="the class to explain; -1 is the predicted one")
     parser.add_argument("--json", type=Path, help="check: write errors and times here as well")
     parser.add_argument("--repeat", type=int, default=0, help="check: time each case over so many runs")
     given = parser.parse_args()
-    if given.what == "check":
-        sys.exit(check(given.where, runtime, opens, given.json, given.repeat))
-    print(explain(Path(given.what), given.where, given.target, given.out, opens))
+    try:
+        if given.what == "check":
+            sys.exit(check(given.where, runtime, opens, given.json, given.repeat))
+        print(explain(Path(given.what), given.where, given.target, given.out, opens))
+    except Exception as error:
+        said = error if isinstance(error, Refusal) else _failed(given.what, runtime, error)
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _failed(explainer: str, runtime: str, error: Exception) -> Refusal:
+    """What to say where a runtime gave up, whatever it raised."""
+    remedy = "convert the classifier again, or check the runtime: check graphs/conformance"
+    return Refusal(explainer, f"{runtime} cannot run it ({picture.why(error)})", remedy)

@@ -6,8 +6,10 @@ from the file itself: `metadata_props` are field 14 of an ONNX model, pairs of s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,12 +19,25 @@ ANCHORS = np.array(
 )  # colours from relevance -1 over 0 to 1, evenly spaced
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # what a grey model sees of colours
 PERCENTILE = 99.8  # of |R|: the relevance that gets the last colour
+CONTRACT = "1"  # what these programs know of explainers
+
+
+class Refusal(Exception):
+    """What cannot be done: the thing, the reason and the remedy in one line."""
+
+    def __init__(self, thing: object, reason: str, remedy: str) -> None:
+        super().__init__(f"{thing}: {reason}; {remedy}")
 
 
 def levels(path: Path) -> np.ndarray:
     """float32 [H, W] (grey) or [H, W, 3] (RGB), 0..255, as `onnxlrp run` reads a picture: grey of sixteen bits keeps
-    its fractions, and what is transparent is laid over white."""
-    image = ImageOps.exif_transpose(Image.open(path))
+    its fractions, and what is transparent is laid over white. Raises `Refusal` for what is no picture."""
+    try:
+        image = ImageOps.exif_transpose(Image.open(path))
+    except Exception as error:  # of many types: each format has its own
+        raise Refusal(
+            path, f"cannot be read as a picture ({why(error)})", "check the path, or save it as PNG"
+        ) from error
     if image.mode.startswith("I"):
         return np.asarray(image).astype(np.float32) * np.float32(255 / 65535)
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
@@ -32,11 +47,15 @@ def levels(path: Path) -> np.ndarray:
 
 
 def prepare(path: Path, way: dict) -> np.ndarray:
-    """[1, C, H, W] or [1, H, W, C] float32: size, colours, scale and normalisation as the explainer says."""
+    """[1, C, H, W] or [1, H, W, C] float32: size, colours, scale and normalisation as the explainer says.
+
+    Raises `Refusal` for a picture of another size.
+    """
     pixels = levels(path)
     height, width = pixels.shape[:2]
     if way["size"] and (height, width) != tuple(way["size"]):
-        raise SystemExit(f"{path}: is {width} x {height} pixels, not {way['size'][1]} x {way['size'][0]}; resize it")
+        wanted = f"{way['size'][1]} x {way['size'][0]}"
+        raise Refusal(path, f"has {width} x {height} pixels, the explainer takes {wanted}", "resize it")
     if way["color_order"] == "L":
         pixels = (pixels if pixels.ndim == 2 else pixels @ LUMINANCE)[..., None]
     elif pixels.ndim == 2:
@@ -60,14 +79,41 @@ def draw(relevance: np.ndarray, layout: str) -> np.ndarray:
 
 
 def save(pixels: np.ndarray, path: Path) -> None:
-    """Write uint8 [H, W, 3] as a picture."""
-    Image.fromarray(pixels).save(path)
+    """Write uint8 [H, W, 3] as a PNG; raises `Refusal` where that cannot be."""
+    try:
+        Image.fromarray(pixels).save(path, format="PNG")
+    except OSError as error:
+        raise Refusal(path, f"cannot be written ({why(error)})", "check the folder and its permissions") from error
+
+
+def why(error: Exception) -> str:
+    """What an error says, in one line that does not fill the screen."""
+    return " ".join(str(getattr(error, "strerror", None) or error or repr(error)).split())[:300]
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """The key-value pairs that an ONNX file carries, read without any library."""
-    pairs = (dict(_fields(value)) for number, value in _fields(path.read_bytes()) if number == 14)
-    return {bytes(pair[1]).decode(): bytes(pair.get(2, b"")).decode() for pair in pairs}
+    """What an explainer says of itself, read from its file without any library; raises `Refusal` for another file."""
+    try:
+        pairs = [dict(_fields(value)) for number, value in _fields(path.read_bytes()) if number == 14]
+        known = {bytes(pair[1]).decode(): bytes(pair.get(2, b"")).decode() for pair in pairs}
+    except OSError as error:
+        raise Refusal(path, f"cannot be read ({why(error)})", "check the path") from error
+    except (IndexError, KeyError, ValueError):  # no ONNX file, or not the whole of one
+        known = {}
+    if (version := known.get("onnxlrp.contract")) is None:
+        raise Refusal(path, "is no explainer, or is cut off", "make one with onnxlrp convert MODEL --preprocess NAME")
+    if version != CONTRACT:
+        remedy = "take the program that came with the onnxlrp that wrote it"
+        raise Refusal(path, f"was written for contract {version}, this program knows {CONTRACT}", remedy)
+    return known
+
+
+def stated(path: Path, known: dict[str, str], key: str) -> Any:
+    """What an explainer says in JSON, None where it is silent; raises `Refusal` for what is no JSON."""
+    try:
+        return json.loads(known[key]) if key in known else None
+    except ValueError as error:
+        raise Refusal(path, f"its metadata {key} is no JSON", "convert the classifier again") from error
 
 
 def ports(path: Path) -> tuple[list[str], list[str]]:
