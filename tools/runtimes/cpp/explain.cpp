@@ -49,7 +49,8 @@ static json stated(const Ort::Session& session, const std::string& path, const c
 
 static void refuse_others(const Ort::Session& session, const std::string& path) {
     const std::string version = known(session, "onnxlrp.contract");
-    if (version.empty()) throw Refusal(path, "is no explainer", "make one with onnxlrp convert MODEL --preprocess NAME");
+    if (version.empty())
+        throw Refusal(path, "is no explainer", "make one with onnxlrp convert MODEL --preprocess NAME");
     if (version != "1")
         throw Refusal(path, "was written for contract " + version + ", this program knows 1",
                       "take the program that came with the onnxlrp that wrote it");
@@ -72,21 +73,22 @@ static void explain(const std::string& path, const std::string& picture, const s
     const std::string image = known(session, "onnxlrp.input"), output = known(session, "onnxlrp.output");
     const json way = stated(session, path, "onnxlrp.preprocess"), labels = stated(session, path, "onnxlrp.labels");
 
-    std::vector<int64_t> shape, one{1};
-    std::vector<float> values = prepare(read_png(picture), way, shape);
-    auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    std::vector<Ort::Value> inputs;
-    inputs.push_back(Ort::Value::CreateTensor<float>(memory, values.data(), values.size(), shape.data(), shape.size()));
-    inputs.push_back(Ort::Value::CreateTensor<int64_t>(memory, &target, 1, one.data(), 1));
-    const char* fed[] = {image.c_str(), "target"};
+    const Feeds feeds = feeds_for(session, path, image, way, read_png(picture), target);
+    std::vector<const char*> fed;
+    for (const std::string& name : feeds.names) fed.push_back(name.c_str());
+    const std::string fixed = known(session, "onnxlrp.target");
+    if (fixed != "input" && target != -1 && std::to_string(target) != fixed)
+        throw Refusal("class " + std::to_string(target), "cannot be chosen: " + path + " always explains " + fixed,
+                      "convert the classifier without --target");
     const char* asked[] = {"relevance", "explained", output.c_str()};
-    auto found = session.Run({}, fed, inputs.data(), session.GetInputCount(), asked, 3);
+    const auto found = session.Run({}, fed.data(), feeds.values.data(), fed.size(), asked, 3);
 
     const int64_t classes = found[2].GetTensorTypeAndShapeInfo().GetShape().back();
     if (target >= classes)
         throw Refusal("class " + std::to_string(target),
                       "is out of range: the explainer has " + std::to_string(classes) + " classes",
                       "choose 0 to " + std::to_string(classes - 1) + ", or -1 for the predicted one");
+    const auto shape = found[0].GetTensorTypeAndShapeInfo().GetShape();
     write_png(heatmap, draw(found[0].GetTensorData<float>(), shape, way["layout"]));
     const size_t number = found[1].GetTensorData<int64_t>()[0];
     std::cout << "class " << number;
@@ -121,5 +123,6 @@ int main(int count, char** words) try {
     return failed(refusal.what());
 } catch (const std::exception& error) {
     const std::string reason = "ONNX Runtime cannot run it (" + one_line(error) + ")";
-    return failed(Refusal(words[1], reason, "convert the classifier again, or check the runtime: check graphs/conformance").what());
+    const std::string remedy = "convert the classifier again, or check the runtime: check graphs/conformance";
+    return failed(Refusal(words[1], reason, remedy).what());
 }

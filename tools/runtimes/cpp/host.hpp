@@ -1,4 +1,4 @@
-// What the three files of this host share.
+// What the files of this host share.
 #pragma once
 
 #include <onnxruntime_cxx_api.h>
@@ -31,10 +31,18 @@ Ort::Session open(const std::string& path);
 // picture.cpp
 Picture read_png(const std::string& path);
 void write_png(const std::string& path, const Pixels& picture);
-// The explainer's input from a picture, as the metadata onnxlrp.preprocess says; sets the tensor's shape.
-std::vector<float> prepare(const Picture& picture, const nlohmann::json& way, std::vector<int64_t>& shape);
-// The first sample of relevance in colour: the pixels that `onnxlrp run --style heatmap` writes.
+// The first map of relevance, whose axes are the last three, in colour: the pixels that `onnxlrp run --style heatmap`
+// writes.
 Pixels draw(const float* relevance, const std::vector<int64_t>& shape, const std::string& layout);
+
+// input.cpp: what an explainer takes, in the types and shapes that it declares: the picture in each place of a fixed
+// batch, the class wherever one is asked for, and ones as masks, which let everything pass.
+struct Feeds {
+    std::vector<std::string> names;
+    std::vector<Ort::Value> values;
+};
+Feeds feeds_for(const Ort::Session& session, const std::string& path, const std::string& image,
+                const nlohmann::json& way, const Picture& picture, int64_t target);
 
 // kit.cpp: check this runtime against a conformance kit; the exit code.
 int check(const std::string& folder, const std::string& report, int repeat);

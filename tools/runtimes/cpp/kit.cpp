@@ -140,7 +140,8 @@ int check(const std::string& folder, const std::string& report, int repeat) {
     std::ifstream file(folder + "/manifest.json");
     const json manifest = json::parse(file, nullptr, false);
     if (manifest.is_discarded())
-        throw Refusal(folder + "/manifest.json", "is not there or is no JSON", "name the folder of a conformance kit: graphs/conformance");
+        throw Refusal(folder + "/manifest.json", "is not there or is no JSON",
+                      "name the folder of a conformance kit: graphs/conformance");
     json cases = json::object();
     size_t good = 0;
     for (const json& entry : manifest["cases"]) {

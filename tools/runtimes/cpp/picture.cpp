@@ -1,4 +1,4 @@
-// From a picture to the explainer's input, and from relevance to a picture.
+// Pictures: read as `onnxlrp run` reads them, and drawn of relevance.
 
 #include <png.h>
 
@@ -12,8 +12,6 @@
 #include <memory>
 
 #include "host.hpp"
-
-using nlohmann::json;
 
 namespace {
 
@@ -46,17 +44,16 @@ Picture read_png(const std::string& path) {
     png_init_io(reader.png, file.get());
     png_read_png(reader.png, reader.info, PNG_TRANSFORM_EXPAND, nullptr);  // no palette, eight bits or sixteen
 
-    const int type = png_get_color_type(reader.png, reader.info), bytes = png_get_bit_depth(reader.png, reader.info) / 8;
+    const auto of = [&](auto get) { return int(get(reader.png, reader.info)); };
+    const int type = of(png_get_color_type), bytes = of(png_get_bit_depth) / 8, stride = of(png_get_channels) * bytes;
     const bool colour = type & PNG_COLOR_MASK_COLOR, alpha = type & PNG_COLOR_MASK_ALPHA;
     const bool fractions = bytes == 2 && !colour && (!alpha || png_get_valid(reader.png, reader.info, PNG_INFO_tRNS));
-    const int stride = png_get_channels(reader.png, reader.info) * bytes;
-    Picture picture{int(png_get_image_width(reader.png, reader.info)), int(png_get_image_height(reader.png, reader.info)),
-                    !colour, {}};
+    Picture picture{of(png_get_image_width), of(png_get_image_height), !colour, {}};
     for (int y = 0; y < picture.height; y++) {
         const uint8_t* pixel = png_get_rows(reader.png, reader.info)[y];
         for (int x = 0; x < picture.width; x++, pixel += stride)
             for (int c = 0; c < 3; c++) {
-                const uint8_t* sample = pixel + (colour ? c * bytes : 0);  // of sixteen bits, the upper eight come first
+                const uint8_t* sample = pixel + (colour ? c * bytes : 0);  // its upper eight bits come first
                 const int opacity = alpha ? pixel[stride - bytes] : 255;
                 picture.levels.push_back(fractions ? (sample[0] * 256 + sample[1]) * (255.0f / 65535.0f)
                                                    : over_white(sample[0], opacity));
@@ -70,31 +67,8 @@ void write_png(const std::string& path, const Pixels& picture) {
     image.version = PNG_IMAGE_VERSION;
     image.width = picture.width, image.height = picture.height, image.format = PNG_FORMAT_RGB;
     if (!png_image_write_to_file(&image, path.c_str(), 0, picture.rgb.data(), 0, nullptr))
-        throw Refusal(path, std::string("cannot be written (") + image.message + ")", "check the folder and its permissions");
-}
-
-std::vector<float> prepare(const Picture& picture, const json& way, std::vector<int64_t>& shape) {
-    const int width = picture.width, height = picture.height;
-    if (!way["size"].is_null() && (way["size"][0] != height || way["size"][1] != width))
-        throw Refusal("the picture", "has " + std::to_string(width) + " x " + std::to_string(height) +
-                      " pixels, the explainer takes " + way["size"][1].dump() + " x " + way["size"][0].dump(), "resize it");
-    const int channels = way["color_order"] == "L" ? 1 : 3;
-    const bool last = way["layout"] == "NHWC", reversed = way["color_order"] == "BGR";
-    const auto mean = way["mean"].get<std::vector<float>>(), std = way["std"].get<std::vector<float>>();
-    const float scale = way["scale"];
-    shape = last ? std::vector<int64_t>{1, height, width, channels} : std::vector<int64_t>{1, channels, height, width};
-    std::vector<float> values(size_t(channels) * width * height);
-    for (int pixel = 0; pixel < width * height; pixel++) {
-        const float* rgb = &picture.levels[pixel * 3];
-        const float luminance = picture.grey ? rgb[0] : float(0.299f * double(rgb[0]) + 0.587f * double(rgb[1]) +
-                                                              0.114f * double(rgb[2]));
-        for (int c = 0; c < channels; c++) {
-            const float level = channels == 1 ? luminance : rgb[reversed ? 2 - c : c];
-            values[last ? pixel * channels + c : c * width * height + pixel] =
-                (level / scale - mean[c % mean.size()]) / std[c % std.size()];
-        }
-    }
-    return values;
+        throw Refusal(path, std::string("cannot be written (") + image.message + ")",
+                      "check the folder and its permissions");
 }
 
 // 257 colours from relevance -1 over 0 to 1, linear between evenly spaced anchors.
@@ -128,7 +102,8 @@ static double limit_of(const std::vector<double>& map) {
 
 Pixels draw(const float* relevance, const std::vector<int64_t>& shape, const std::string& layout) {
     const bool last = layout == "NHWC";
-    const int64_t channels = shape[last ? 3 : 1], height = shape[last ? 1 : 2], width = shape[last ? 2 : 3];
+    const int64_t* sizes = shape.data() + shape.size() - 3;
+    const int64_t channels = sizes[last ? 2 : 0], height = sizes[last ? 0 : 1], width = sizes[last ? 1 : 2];
     std::vector<double> map(height * width);
     for (int64_t pixel = 0; pixel < height * width; pixel++)
         for (int64_t c = 0; c < channels; c++)

@@ -4,7 +4,7 @@
 
 import { Refusal, read, write } from "./files.mjs";
 import { draw } from "./heatmap.mjs";
-import { prepare, stated } from "./input.mjs";
+import { feedsFor, stated } from "./input.mjs";
 import { check } from "./kit.mjs";
 import { decode, encode } from "./picture.mjs";
 
@@ -18,15 +18,14 @@ if (web) ort.env.wasm.numThreads = threads || 1;
 const open = (path) => ort.InferenceSession.create(web ? read(path) : path, { intraOpNumThreads: threads });
 
 async function explain(path, picture, heatmap = "heatmap.png", asked = "-1") {
-  const { input, output, way, labels } = stated(path);
+  const known = stated(path);
+  const { output, way, labels } = known;
   if (!/^(-1|\d{1,9})$/.test(asked)) {
     throw new Refusal(`class ${asked}`, "is no class", "give its number, or -1 for the predicted one");
   }
-  const { values, shape } = prepare(decode(picture), way);
+  const pixels = decode(picture);
   const explainer = await open(path);
-  const feeds = { [input]: new ort.Tensor("float32", values, shape) };
-  if (explainer.inputNames.includes("target")) feeds.target = new ort.Tensor("int64", [BigInt(asked)], [1]);
-  const found = await explainer.run(feeds);
+  const found = await explainer.run(feedsFor(ort, path, explainer.inputMetadata, known, pixels, asked));
   const classes = found[output].dims.at(-1);
   if (Number(asked) >= classes) {
     const remedy = `choose 0 to ${classes - 1}, or -1 for the predicted one`;
@@ -49,7 +48,8 @@ try {
   }
 } catch (error) {
   const reason = `${runtime} cannot run it (${String(error.message).replace(/\s+/g, " ").slice(0, 300)})`;
-  const failed = new Refusal(what, reason, "convert the classifier again, or check the runtime: check graphs/conformance");
+  const remedy = "convert the classifier again, or check the runtime: check graphs/conformance";
+  const failed = new Refusal(what, reason, remedy);
   console.error(`error: ${error instanceof Refusal ? error.message : failed.message}`);
   process.exitCode = 2;
 }

@@ -9,9 +9,10 @@ const COLOURS = Array.from({ length: 257 }, (_, i) => {
   return a.map((v, c) => halfEven(v + (b[c] - v) * (place - left)));
 });
 
-// The first sample of relevance as RGB bytes: summed over channels, both signs on one scale.
+// The first map of relevance, whose axes are the last three, as RGB bytes: summed over channels, both signs on one scale.
 export function draw(relevance, dims, layout) {
-  const [channels, height, width] = layout === "NHWC" ? [dims[3], dims[1], dims[2]] : dims.slice(1);
+  const last = dims.slice(-3);
+  const [channels, height, width] = layout === "NHWC" ? [last[2], last[0], last[1]] : last;
   const map = Float64Array.from({ length: height * width }, (_, pixel) => {
     let sum = 0;
     for (let c = 0; c < channels; c++) sum += relevance[layout === "NHWC" ? pixel * channels + c : c * height * width + pixel];

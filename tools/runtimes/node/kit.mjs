@@ -3,8 +3,7 @@
 import { join } from "node:path";
 import { parsed, read, write } from "./files.mjs";
 import { draw } from "./heatmap.mjs";
-
-const ARRAYS = { float32: Float32Array, int64: BigInt64Array, uint8: Uint8Array };
+import { ARRAYS } from "./input.mjs";
 
 export async function check(folder, runtime, ort, open, options) {
   const option = (name) => (options.includes(name) ? options[options.indexOf(name) + 1] : undefined);

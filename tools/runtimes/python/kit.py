@@ -115,6 +115,38 @@ def draws_the_same(folder: Path, drawing: Mapping[str, Any]) -> bool:
     return same
 
 
+def feeds_for(explainer: Path, known: Mapping[str, str], path: Path, way: dict, target: int) -> Feeds:
+    """What an explainer takes, in the types and shapes that it declares: the picture in each place of a fixed batch,
+    the class wherever one is asked for, and ones as masks, which let everything pass.
+
+    Raises `Refusal` for another input, and for a class where the explainer always explains the same.
+    """
+    feeds: dict[str, np.ndarray] = {}
+    taken, _ = picture.ports(explainer)
+    image = next(port for port in taken if port.name == known["onnxlrp.input"])
+    if len(image.shape) != 4:
+        raise Refusal(
+            explainer, f"takes {len(image.shape)} axes, a picture has 4", "feed it from a program of your own"
+        )
+    for name, dtype, shape in taken:
+        wanted = (image.shape[0] or 1, *shape[1:])
+        if name == image.name:
+            values = picture.prepare(path, way, shape)
+            values = values if dtype.kind == "f" else np.clip(np.rint(values), 0, 255)  # pixels
+            feeds[name] = np.ascontiguousarray(np.broadcast_to(values, (wanted[0], *values.shape)), dtype)
+        elif name == "target":
+            feeds[name] = np.full(wanted, target, dtype)
+        elif name.startswith("condition/"):
+            feeds[name] = np.ones(wanted, dtype)
+        else:
+            remedy = "convert the classifier without --start fed, or feed it from a program of your own"
+            raise Refusal(explainer, f"takes {name}, which a picture and a class do not say", remedy)
+    if "target" not in feeds and str(target) not in ("-1", known["onnxlrp.target"]):
+        reason = f"cannot be chosen: {explainer} always explains {known['onnxlrp.target']}"
+        raise Refusal(f"class {target}", reason, "convert the classifier without --target")
+    return feeds
+
+
 def explain(explainer: Path, path: Path, asked: str, out: Path, opens: Open) -> str:
     """Explain one picture and write its heatmap; a line that says what was explained.
 
@@ -128,14 +160,15 @@ def explain(explainer: Path, path: Path, asked: str, out: Path, opens: Open) -> 
     if not re.fullmatch(r"-1|\d{1,9}", asked):
         raise Refusal(f"class {asked}", "is no class", "give its number, or -1 for the predicted one")
     target = int(asked)
-    feeds = {known["onnxlrp.input"]: picture.prepare(path, way), "target": np.array([target], np.int64)}
+    feeds = feeds_for(explainer, known, path, way, target)
     found = opens(explainer, feeds, [known["onnxlrp.output"], "relevance", "explained"])(feeds)
     classes = np.asarray(found[known["onnxlrp.output"]]).shape[-1]
     if target >= classes:
         remedy = f"choose 0 to {classes - 1}, or -1 for the predicted one"
         raise Refusal(f"class {target}", f"is out of range: the explainer has {classes} classes", remedy)
     labels = picture.stated(explainer, known, "onnxlrp.labels") or []
-    picture.save(picture.draw(np.asarray(found["relevance"])[0], way["layout"]), out)
+    relevance = np.asarray(found["relevance"])
+    picture.save(picture.draw(relevance.reshape(-1, *relevance.shape[-3:])[0], way["layout"]), out)
     number = int(np.asarray(found["explained"]).reshape(-1)[0])
     return f"class {number}{f' ({labels[number]})' if number < len(labels) else ''}: {out}"
 

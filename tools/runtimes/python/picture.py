@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,6 +19,7 @@ ANCHORS = np.array(
 )  # colours from relevance -1 over 0 to 1, evenly spaced
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # what a grey model sees of colours
 PERCENTILE = 99.8  # of |R|: the relevance that gets the last colour
+DTYPES = {1: "float32", 2: "uint8", 7: "int64", 10: "float16", 11: "float64"}  # ONNX's numbers
 CONTRACT = "1"  # what these programs know of explainers
 
 
@@ -46,17 +47,16 @@ def levels(path: Path) -> np.ndarray:
     return np.asarray(image.convert(mode), np.float32)
 
 
-def prepare(path: Path, way: dict) -> np.ndarray:
-    """[1, C, H, W] or [1, H, W, C] float32: size, colours, scale and normalisation as the explainer says.
-
-    Raises `Refusal` for a picture of another size.
-    """
+def prepare(path: Path, way: dict, shape: tuple[int, ...]) -> np.ndarray:
+    """[C, H, W] or [H, W, C] float32 for an input of `shape` (batch first, 0 where free): size, colours, scale and
+    normalisation as the explainer says. Raises `Refusal` for a picture of another size."""
     pixels = levels(path)
-    height, width = pixels.shape[:2]
-    if way["size"] and (height, width) != tuple(way["size"]):
-        wanted = f"{way['size'][1]} x {way['size'][0]}"
-        raise Refusal(path, f"has {width} x {height} pixels, the explainer takes {wanted}", "resize it")
-    if way["color_order"] == "L":
+    rows, columns, channels = shape[1:] if way["layout"] == "NHWC" else (*shape[2:], shape[1])
+    size = way["size"] or (rows or pixels.shape[0], columns or pixels.shape[1])
+    if pixels.shape[:2] != tuple(size):
+        reason = f"has {pixels.shape[1]} x {pixels.shape[0]} pixels, the explainer takes {size[1]} x {size[0]}"
+        raise Refusal(path, reason, "resize it")
+    if channels == 1:
         pixels = (pixels if pixels.ndim == 2 else pixels @ LUMINANCE)[..., None]
     elif pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
@@ -64,7 +64,7 @@ def prepare(path: Path, way: dict) -> np.ndarray:
         pixels = pixels[..., ::-1]
     mean, std = np.array(way["mean"], np.float32), np.array(way["std"], np.float32)
     values = (pixels / np.float32(way["scale"]) - mean) / std
-    return np.ascontiguousarray((values if way["layout"] == "NHWC" else values.transpose(2, 0, 1))[None])
+    return values if way["layout"] == "NHWC" else values.transpose(2, 0, 1)
 
 
 def draw(relevance: np.ndarray, layout: str) -> np.ndarray:
@@ -116,15 +116,31 @@ def stated(path: Path, known: dict[str, str], key: str) -> Any:
         raise Refusal(path, f"its metadata {key} is no JSON", "convert the classifier again") from error
 
 
-def ports(path: Path) -> tuple[list[str], list[str]]:
-    """The names of a model's inputs and outputs, in order: fields 11 and 12 of the graph, which is field 7."""
+class Port(NamedTuple):
+    """An input or output: its name, its type, and its shape with 0 for what is free."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def ports(path: Path) -> tuple[list[Port], list[Port]]:
+    """A model's inputs and outputs, in order: fields 11 and 12 of the graph, which is field 7."""
     graph = next(list(_fields(value)) for number, value in _fields(path.read_bytes()) if number == 7)
-    named = [(number, bytes(dict(_fields(value))[1]).decode()) for number, value in graph if number in (11, 12)]
-    return [name for number, name in named if number == 11], [name for number, name in named if number == 12]
+    return [_port(value) for number, value in graph if number == 11], [_port(v) for n, v in graph if n == 12]
 
 
-def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The length-delimited fields of a protobuf message: their numbers and contents. Others are skipped."""
+def _port(data: memoryview) -> Port:
+    """What a ValueInfoProto says: the name (1) and the type (2), of a tensor (1), with element type (1) and shape (2),
+    whose dimensions (1) have a number (1) where they are fixed."""
+    value = dict(_fields(data))
+    tensor = dict(_fields(dict(_fields(value[2]))[1]))
+    shape = tuple(dict(_fields(dim)).get(1, 0) for _, dim in _fields(tensor.get(2, b"")))
+    return Port(bytes(value[1]).decode(), np.dtype(DTYPES[tensor[1]]), shape)
+
+
+def _fields(data: bytes | memoryview) -> Iterator[tuple[int, Any]]:
+    """The fields of a protobuf message: their numbers, and their contents or whole numbers. Others are skipped."""
     data, place = memoryview(data), 0
 
     def varint() -> int:
@@ -145,6 +161,6 @@ def _fields(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
             yield key >> 3, data[place : place + size]
             place += size
         elif key & 7 == 0:
-            varint()
+            yield key >> 3, varint()
         else:
             place += 8 if key & 7 == 1 else 4

@@ -16,7 +16,7 @@ cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", "-1")))
 
 def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
     """A net. It does not say what inputs and outputs it has, so the file is asked; all outputs must be asked for."""
-    taken, given = picture.ports(path)
+    taken, given = ([port.name for port in ports] for ports in picture.ports(path))
     net = cv2.dnn.readNetFromONNX(str(path))
 
     def run(feeds: kit.Feeds) -> Mapping[str, np.ndarray]:

@@ -17,7 +17,7 @@ TYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "int64": "i64", "
 def opens(path: Path, feeds: kit.Feeds, outputs: list[str]) -> kit.Run:
     """A model made for the shapes of `feeds`."""
     model = tract.onnx().load(path)
-    taken, given = picture.ports(path)
+    taken, given = ([port.name for port in ports] for ports in picture.ports(path))
     for i, name in enumerate(taken):
         model.set_input_fact(i, ",".join([*map(str, feeds[name].shape), TYPES[str(feeds[name].dtype)]]))
     runnable = model.into_model().into_runnable()
