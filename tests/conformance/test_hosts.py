@@ -59,7 +59,7 @@ def pairs() -> Iterator[Any]:
         yield pytest.param(name, explainer, marks=() if quick else pytest.mark.slow, id=f"{name}-{explainer}")
 
 
-@pytest.mark.parametrize(("name", "explainer"), pairs())
+@pytest.mark.parametrize(("name", "explainer"), list(pairs()))
 def test_the_heatmap_is_that_of_onnxlrp_run(
     name: str, explainer: str, own: Callable[[Path, Path], Path], tmp_path: Path
 ) -> None:

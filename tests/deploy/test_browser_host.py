@@ -18,17 +18,43 @@ HOST = ROOT / "tools" / "runtimes" / "browser" / "with_browser.py"
 KIT = ROOT / "graphs" / "conformance"
 
 
-def test_the_kit_passes_in_a_browser(runtime: str, tmp_path: Path) -> None:
-    """Every case within tolerance; and a case with a wrong expectation does not pass."""
+# A case of each kind of network, rule and input: on a processor WebGPU takes many seconds to prepare each.
+ON_WEBGPU = (
+    "vgg.epsilon_plus_flat",
+    "vgg.epsilon_gamma_box",
+    "vgg.overlay",
+    "resnet.epsilon_plus_flat",
+    "resnet.condition",
+    "keras.epsilon_plus_flat.1",
+)
+
+
+def check(kit: Path, runtime: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Let the host check a folder."""
     if find_chromium() is None:
         pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM")
-    environment = {**os.environ, "ONNXRUNTIME_WEB": runtime, "BACKEND": "wasm"}
+    known = {**os.environ, "ONNXRUNTIME_WEB": runtime, "BACKEND": "wasm", **environment}
+    command = [sys.executable, str(HOST), "check", str(kit)]
+    return subprocess.run(command, env=known, capture_output=True, text=True, timeout=600)
 
-    def check(kit: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(HOST), "check", str(kit)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
-    done = check(KIT)
+@pytest.mark.slow
+def test_webgpu_gives_the_answers_of_the_kit(runtime: str, tmp_path: Path) -> None:
+    """The backend that a page prefers where there is a GPU; here Chromium computes it on the processor."""
+    manifest = json.loads((KIT / "manifest.json").read_text())
+    cases = [case for case in manifest["cases"] if case["name"] in ON_WEBGPU]
+    for name in ("explainers", "tensors"):
+        (tmp_path / name).symlink_to(KIT / name)
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "cases": cases, "drawings": []}))
+    done = check(tmp_path, runtime, BACKEND="webgpu", SOFTWARE_GPU="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ON_WEBGPU)} of {len(ON_WEBGPU)} cases within tolerance" in done.stdout
+    assert "webgpu" in done.stdout.splitlines()[-1]
+
+
+def test_the_kit_passes_in_a_browser(runtime: str, tmp_path: Path) -> None:
+    """Every case within tolerance; and a case with a wrong expectation does not pass."""
+    done = check(KIT, runtime)
     assert done.returncode == 0, done.stdout + done.stderr
     passed, count = map(int, re.search(r"(\d+) of (\d+) cases within tolerance", done.stdout).groups())  # type: ignore[union-attr]
     assert passed == count == len(json.loads((KIT / "manifest.json").read_text())["cases"]) > 0
@@ -43,5 +69,5 @@ def test_the_kit_passes_in_a_browser(runtime: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.bin").write_bytes(wrong)
     relevance["file"] = "wrong.bin"
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "cases": [case], "drawings": []}))
-    done = check(tmp_path)
+    done = check(tmp_path, runtime)
     assert (done.returncode, "MISS" in done.stdout) == (1, True), done.stdout + done.stderr
