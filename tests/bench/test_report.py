@@ -13,6 +13,8 @@ from tools.bench import plot, report
 from tools.bench.__main__ import _without_paths, main
 from tools.bench.results import DEFAULT, Peak, Results
 
+ROOT = Path(__file__).parents[2]
+
 
 def page(made: Results) -> str:
     return report.page(made, "cpu", "stop", 2, "python -m tools.bench", ("light.png", "dark.png"))
@@ -27,6 +29,13 @@ def test_the_headline_is_the_default_composite_beside_zennit() -> None:
 def test_the_headline_takes_the_batch_that_there_is() -> None:
     assert "batch 1;" in report.headline(Results([row(batch=1)]))[0]
     assert report.headline(Results([row(composite="gradient")])) == [f"`{DEFAULT}` was not measured."]
+
+
+def test_the_readme_has_the_headline_of_the_report() -> None:
+    measured = (ROOT / "tools" / "reports" / "BENCHMARKS.md").read_text("utf-8").split("\n## ")[0]
+    said = (ROOT / "README.md").read_text("utf-8").split("\n## Speed\n")[1].split("\n## ")[0]
+    tables = [[line for line in text.splitlines() if line.startswith("|")] for text in (measured, said)]
+    assert tables[0] and tables[0] == tables[1]
 
 
 def test_every_section_has_its_numbers() -> None:
@@ -54,7 +63,9 @@ def test_what_failed_is_told() -> None:
     assert "- vgg16_bn: no space left" in text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.0412, "41.2 ms"), (0.9996, "1 s"), (12.34, "12.3 s"), (None, "–")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0412, "41.2 ms"), (0.9996, "1 s"), (12.34, "12.3 s"), (1234.5, "1234 s"), (None, "–")]
+)
 def test_seconds_read_well(seconds: float | None, text: str) -> None:
     assert report._seconds(seconds) == text
 
@@ -63,6 +74,11 @@ def test_numbers_stand_at_the_ends_and_between_where_there_is_room() -> None:
     assert plot.sides({"a": 1.0, "b": 5.0, "c": 9.0}, 2.0) == {"a": "right", "b": "left", "c": "left"}
     assert plot.sides({"a": 1.0, "b": 1.5, "c": 2.0}, 2.0) == {"a": "right", "c": "left"}
     assert plot.sides({"a": 1.0}, 2.0) == {"a": "right"}
+
+
+def test_marks_that_would_cover_one_another_lie_apart() -> None:
+    assert plot.lanes({"a": 1.0, "b": 5.0, "c": 5.1}, 0.5) == {"a": 0, "b": -0.5, "c": 0.5}
+    assert plot.lanes({"a": 1.0, "b": 2.0}, 0.5) == {"a": 0, "b": 0}
 
 
 def test_the_picture_is_small_and_one_for_each_theme(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ THEMES = (
 SHAPES = {OURS: "o", "zennit": "s", "captum": "^", "autograd": "D", "onnx-ad": "v"}
 WIDTH, ROW, GAP = 8.6, 0.21, 1.6  # inches; the gap between networks in rows
 ROOM = 0.07  # of the scale, for a number
+MARK, LANE = 0.02, 0.6  # of the scale, for a mark; of a row, between marks that would cover one another
 DPI = 150
 COLOURS = 128
 
@@ -122,16 +123,29 @@ def _frame(axes: Any, rows: Sequence[Row], places: Sequence[float], theme: Theme
 def _row(axes: Any, row: Row, at: float, theme: Theme) -> None:
     """A line from the fastest to the slowest, a mark for each contestant, numbers at both ends."""
     found = {n: v for n in SHAPES if (v := row.forwards(n)) is not None}
+    places = {name: at + LANE * lane for name, lane in lanes(found, MARK * axes.get_xlim()[1]).items()}
     axes.plot([min(found.values()), max(found.values())], [at, at], color=theme.faint, linewidth=3, zorder=1)
     for order, name in enumerate(reversed(found), start=4):  # onnxlrp on top
         edge = {"markeredgecolor": theme.page, "zorder": order}
-        axes.plot(found[name], at, SHAPES[name], color=theme.marks[name], markersize=6.5, **edge)
+        axes.plot(found[name], places[name], SHAPES[name], color=theme.marks[name], markersize=6.5, **edge)
     for name, side in sides(found, ROOM * axes.get_xlim()[1]).items():
+        beside = (-7 if side == "right" else 7, 0)
         axes.annotate(
-            f"{found[name]:.1f}", (found[name], at), (-7 if side == "right" else 7, 0), textcoords="offset points",
+            f"{found[name]:.1f}", (found[name], places[name]), beside, textcoords="offset points",
             ha=side, va="center", fontsize=8, color=theme.marks[name], fontweight="bold", zorder=3,
             bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
+
+
+def lanes(found: Mapping[str, float], width: float) -> dict[str, float]:
+    """How far each mark lies below its row, so that those nearer than a width to the next do not cover one another."""
+    together: list[list[str]] = []
+    for name in sorted(found, key=lambda n: found[n]):
+        if together and found[name] - found[together[-1][-1]] < width:
+            together[-1].append(name)
+        else:
+            together.append([name])
+    return {name: i - (len(group) - 1) / 2 for group in together for i, name in enumerate(group)}
 
 
 def sides(found: Mapping[str, float], room: float) -> dict[str, str]:

@@ -253,7 +253,12 @@ def _megabytes(value: int | None) -> str:
 def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value * 1e3:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+    return f"{_figures(value * 1e3)} ms" if value < 0.9995 else f"{_figures(value)} s"
+
+
+def _figures(value: float) -> str:
+    """Three figures, and what is larger in full."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def _spread(row: Row, name: str) -> str:
@@ -262,4 +267,4 @@ def _spread(row: Row, name: str) -> str:
     if median is None or quartiles is None:
         return "–"
     scale = 1e3 if median < 0.9995 else 1
-    return f"{_seconds(median)} ({'–'.join(f'{q * scale:.3g}' for q in quartiles)})"
+    return f"{_seconds(median)} ({'–'.join(_figures(q * scale) for q in quartiles)})"
