@@ -105,6 +105,7 @@ def test_the_command_in_the_report_holds_no_paths() -> None:
         (["--composites", ","], "nothing is none of gradient,"),
         (["--peers", "lime"], "lime is none of zennit,"),
         (["--precisions", "tf32"], "tf32 is there on CUDA only"),
+        (["--known"], "--known reports what --cache holds"),
     ],
 )
 def test_wrong_options_are_refused(words: list[str], answer: str) -> None:

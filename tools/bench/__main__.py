@@ -60,6 +60,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple
               help="[default: float32 on the CPU, all of float32,tf32,float16 on CUDA]")  # fmt: skip
 @click.option("--cache", type=click.Path(dir_okay=False, path_type=Path),
               help="JSON lines: what was measured already is read from here, all else added.")  # fmt: skip
+@click.option("--known", is_flag=True, help="Report what the cache holds, and measure nothing.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path),
               help="Where the classifiers are kept for the next time.  [default: a temporary folder]")  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path),
@@ -70,6 +71,8 @@ def main(cache: Path | None, folder: Path | None, report: Path | None, **given: 
     given["peers"] = () if "none" in given["peers"] else given["peers"]
     if given["device"] == "cpu" and "tf32" in given["precisions"]:
         raise click.BadParameter("tf32 is there on CUDA only", param_hint="--precisions")
+    if given["known"] and cache is None:
+        raise click.UsageError("--known reports what --cache holds: give both")
     _check_installed(given["composites"], given["peers"])
     if given["device"] == "cuda":
         _check_cuda()
