@@ -26,6 +26,7 @@ import onnx
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 from onnxlrp.graph import save as saving
+from onnxlrp.run.memory import returning_memory, save_memory
 
 ModelLike = str | Path | bytes | onnx.ModelProto
 Device = Literal["auto", "cpu", "cuda"]
@@ -165,26 +166,12 @@ def _create(runtime: Any, source: str | bytes, folder: Path | None, providers: l
         save_memory(options)
         options.log_severity_level = _ERROR  # warnings there are of float16 constants left unfolded, a line each
     try:
-        session = runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        with returning_memory():
+            return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except failures(runtime) as error:
         node = source if isinstance(source, str) else "model"
         remedy = f"this is ONNX Runtime {runtime.__version__}: a newer one may know the model's operators"
         raise OnnxLrpError(Problem(node, f"ONNX Runtime cannot load it ({readable(error)})", remedy)) from error
-    give_back_memory()
-    return session
-
-
-def save_memory(options: Any) -> None:
-    """Set a session's options for as little memory as a run on the CPU needs, which is as fast. Memory that is planned
-    as one block lies beside what the first run of each shape, which it is planned from, has taken."""
-    options.enable_mem_pattern = False
-
-
-def give_back_memory() -> None:
-    """Hand memory that is free back to the system, where the C library is glibc: a session that has been opened leaves
-    as much behind as the weights that it has rewritten."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _try_cuda(runtime: Any, source: str | bytes, folder: Path | None) -> tuple[Any | None, Problem | None]:

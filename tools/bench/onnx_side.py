@@ -14,7 +14,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from onnxlrp.contract import RELEVANCE, TARGET
-from onnxlrp.run.runtime import CUDA_OPTIONS, give_back_memory, save_memory
+from onnxlrp.run.memory import returning_memory, save_memory
+from onnxlrp.run.runtime import CUDA_OPTIONS
 from tools.bench.results import FIXED, FORWARD, GRAPH, OPEN, OURS
 from tools.bench.timing import Call
 
@@ -74,10 +75,10 @@ def session(path: Path, place: Place, batch: int | None = None, graph: bool = Fa
         provider = "CUDAExecutionProvider"
         tf32, captured = place.precision == "tf32", graph
         settings = {**CUDA_OPTIONS, "use_tf32": str(int(tf32)), "enable_cuda_graph": str(int(captured))}
-    opened = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
+    with returning_memory():
+        opened = ort.InferenceSession(str(path), options, providers=[(provider, settings)])
     if opened.get_providers()[0] != provider:
         raise RuntimeError(f"{provider} does not run here: {opened.get_providers()} do")
-    give_back_memory()
     return opened
 
 
