@@ -6,15 +6,15 @@ The adjoint of a strided convolution,
 
 is for each phase a convolution of stride 1 with every stride-th tap: with ρ + before = stride·o + φ, and taps
 k = φ + stride·j, it is c_ρ[m] = Σ_j w[φ + stride·j] · s[m + o - j].
+
+Phases of few channels are one convolution together, side by side as its channels, with taps where any of them has one.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-from onnx import TensorProto
 
 from onnxlrp.graph.build import Builder, Symbol, Value
 from onnxlrp.layers.window import Axis
@@ -29,6 +29,14 @@ class Phase:
     before: int
     after: int
 
+    @property
+    def offset(self) -> int:
+        """What its first tap reads for element m is s[m + offset]."""
+        return self.taps - 1 - self.before
+
+
+Convolve = Callable[[Value, Sequence[Phase], int], Value]  # w′ [outputs, channels, *taps], its phase of each axis
+
 
 def phases(a: Axis) -> list[Phase]:
     """The phases of an axis of dilation 1; one without taps is zero everywhere."""
@@ -41,18 +49,59 @@ def phases(a: Axis) -> list[Phase]:
     return found
 
 
-def by_phases(
-    build: Builder, w: Value, axes: Sequence[Axis], convolve: Callable[[Value, Sequence[Phase]], Value]
-) -> Value | None:
-    """The adjoint of a strided convolution with weight w [outputs, inputs, *kernel], where convolve(w′, phases) is that
-    of stride 1 with some of the taps. None where a phase would read beyond s."""
-    split = [phases(a) for a in axes]
-    if any(a.dilation != 1 for a in axes) or any(p.taps and min(p.before, p.after) < 0 for one in split for p in one):
+def by_phases(build: Builder, w: Value, axes: Sequence[Axis], inputs: int, convolve: Convolve) -> Value | None:
+    """The adjoint of a strided convolution with weight w [outputs, inputs, *kernel], phase after phase: convolve(w′,
+    phases, channels) is that of stride 1 with some of the taps. None where a phase would read beyond s."""
+    split = _split(axes)
+    if split is None:
         return None
     parts: dict[tuple[int, ...], Symbol] = {}
-    for index in itertools.product(*(range(a.stride) for a in axes)):
-        chosen = [one[rho] for one, rho in zip(split, index, strict=True)]
-        parts[index] = convolve(_taps(build, w, chosen, axes), chosen) if all(p.taps for p in chosen) else None
+    for index, chosen in _combined(split):
+        parts[index] = convolve(_taps(build, w, chosen, axes), chosen, inputs) if all(p.taps for p in chosen) else None
+    return _put_together(build, parts, axes)
+
+
+def side_by_side(build: Builder, w: Value, axes: Sequence[Axis], inputs: int, convolve: Convolve) -> Value | None:
+    """As `by_phases`, with all phases as channels of one convolution. None where one reads nothing, or beyond s."""
+    split = _split(axes)
+    if split is None or not all(p.taps for one in split for p in one):
+        return None
+    union = [_union(one) for one in split]
+    weights = []
+    for _, chosen in _combined(split):
+        part = _taps(build, w, chosen, axes)
+        for i, (p, u) in enumerate(zip(chosen, union, strict=True)):
+            ahead = u.offset - p.offset
+            part = build.pad(part, 2 + i, ahead, u.taps - p.taps - ahead, 2 + len(axes))
+        weights.append(part)
+    stacked = convolve(build.op("Concat", *weights, axis=1, step="phases"), union, inputs * len(weights))
+    parts: dict[tuple[int, ...], Symbol] = {
+        index: build.slice(stacked, 1, k * inputs, (k + 1) * inputs) for k, (index, _) in enumerate(_combined(split))
+    }
+    return _put_together(build, parts, axes)
+
+
+def _split(axes: Sequence[Axis]) -> list[list[Phase]] | None:
+    """The phases of every axis; None where one would read beyond s."""
+    split = [phases(a) for a in axes if a.dilation == 1]
+    beyond = any(p.taps and min(p.before, p.after) < 0 for one in split for p in one)
+    return None if beyond or len(split) < len(axes) else split
+
+
+def _combined(split: Sequence[Sequence[Phase]]) -> Iterator[tuple[tuple[int, ...], list[Phase]]]:
+    """Every choice of one phase an axis, with its indices."""
+    for index in itertools.product(*(range(len(one)) for one in split)):
+        yield index, [one[rho] for one, rho in zip(split, index, strict=True)]
+
+
+def _union(one: Sequence[Phase]) -> Phase:
+    """A phase that reads all that the phases of an axis read."""
+    before = max(p.before for p in one)
+    return Phase(0, max(p.offset for p in one) + before + 1, before, max(p.after for p in one))
+
+
+def _put_together(build: Builder, parts: dict[tuple[int, ...], Symbol], axes: Sequence[Axis]) -> Value:
+    """The whole from its phases, by their index on each axis."""
     lengths = [-(-a.size // a.stride) for a in axes]
     for i in reversed(range(len(axes))):
         done = [a.size for a in axes[i + 1 :]]
@@ -81,11 +130,16 @@ def _cut(build: Builder, v: Symbol, axis: int, have: int, size: int) -> Symbol:
 def interleaved(build: Builder, parts: Sequence[Symbol], axis: int, length: int, behind: Sequence[int]) -> Symbol:
     """The elements of the phases in turn along an axis, `length` of each; a phase may be ZERO. `behind` are the sizes
     of the axes after it."""
-    like = next((p for p in parts if isinstance(p, Value)), None)
-    if like is None or len(parts) == 1:
-        return like
-    if not all(isinstance(p, Value) for p in parts):
-        zero = build.op("Where", build.constant(False, TensorProto.BOOL), like, build.constant(0.0, like))
-    columns = [build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in parts]
-    stacked = build.op("Concat", *columns, axis=axis + 1)
+    known = [(rho, p) for rho, p in enumerate(parts) if isinstance(p, Value)]
+    if not known or len(parts) == 1:
+        return parts[0]
+    position, like = known[0]
+    if len(known) == 1 and behind:  # along the last axis, ONNX Runtime pads element by element
+        column = build.op("Unsqueeze", like, build.integers([axis + 1]))
+        stacked = build.pad(column, axis + 1, position, len(parts) - 1 - position, axis + 2 + len(behind))
+    else:
+        zero = build.op("Clip", like, *[build.constant(0.0, like)] * 2) if len(known) < len(parts) else like
+        columns = [p if isinstance(p, Value) else zero for p in parts]
+        stacked = build.op("Concat", *(build.op("Unsqueeze", c, build.integers([axis + 1])) for c in columns),
+                           axis=axis + 1)  # fmt: skip
     return build.op("Reshape", stacked, build.integers([*[0] * axis, length * len(parts), *behind]))

@@ -82,29 +82,44 @@ def test_transpose_is_the_adjoint(name: str, how: str) -> None:
 STRIDED = [n for n in cases.names("linear") if "stride" in n and n.startswith("conv")]
 
 
+FORMS = {"by phases": (1, 0), "side by side": (10**9, 0), "transposed": (1, 10**9)}  # MANY and WORK
+
+
+def choose(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all strided adjoints have the form that some have for their size."""
+    for name, value in zip(("MANY", "WORK"), FORMS[form], strict=True):
+        monkeypatch.setattr(convolution, name, value)
+
+
 @pytest.mark.parametrize("how", ["folded", "nodes"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", STRIDED)
-def test_phases_are_the_adjoint_too(name: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form that strided convolutions have where they are large enough, for every geometry."""
-    monkeypatch.setattr(convolution, "MANY", 1)
-    monkeypatch.setattr(convolution, "WORK", 0)
+def test_every_form_of_a_strided_adjoint_is_the_adjoint(
+    name: str, form: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(form, monkeypatch)
     assert gap(name, how, plain) < TOLERANCE
 
 
-def test_large_strided_convolutions_go_by_phases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As convolutions only; and below the limits by ConvTranspose."""
-
-    def operators(name: str) -> set[str]:
-        build, (layer,) = layers_of(cases.case(name))
-        assert isinstance(layer, Linear)
-        build.output(next(c for c in layer.transpose(layer.z, layer.w) if isinstance(c, Value)), "c")
-        return {node.op for node in build.finish(["c"])[0].nodes}
-
-    names = ("conv_1d_stride", "conv_1x1_stride", "conv_pads_asymmetric_stride", "conv_stride_exact")
-    for limit, transposed in ((1, False), (10**9, True)):
-        monkeypatch.setattr(convolution, "MANY", limit)
-        monkeypatch.setattr(convolution, "WORK", 0)
-        assert {name: "ConvTranspose" in operators(name) for name in names} == dict.fromkeys(names, transposed)
+@pytest.mark.parametrize(
+    ("form", "name", "expected"),
+    [
+        *(("by phases", name, {"Conv"}) for name in ("conv_1d_stride", "conv_1x1_stride", "conv_stride_exact")),
+        *(("side by side", name, {"Conv"}) for name in ("conv_1d_stride", "conv_stride_exact")),
+        ("side by side", "conv_1x1_stride", {"ConvTranspose"}),  # most of its phases read nothing
+        *(("transposed", name, {"ConvTranspose"}) for name in ("conv_1d_stride", "conv_pads_asymmetric_stride")),
+    ],
+)
+def test_the_form_of_a_strided_adjoint(
+    form: str, name: str, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(form, monkeypatch)
+    build, (layer,) = layers_of(cases.case(name))
+    assert isinstance(layer, Linear)
+    build.output(next(c for c in layer.transpose(layer.z, layer.w) if isinstance(c, Value)), "c")
+    found = [node.op for node in build.finish(["c"])[0].nodes if node.op.startswith("Conv")]
+    assert set(found) == expected
+    assert len(found) == 1 or form == "by phases"
 
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
