@@ -24,13 +24,14 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
     products: list[list[tuple[Symbol, Symbol]]] = [[] for _ in layer.x]
     for share in rule.shares:
         terms = [modified(term, layer, build) for term in share.terms]
-        s = quotient(share, terms, rule.stabilizer, layer, r, build)
-        if s is None:
+        found = quotient(share, terms, rule.stabilizer, layer, r, build)
+        if found is None:
             continue
+        s, sign = found
         for term in _distributed(share, terms, build):
-            adjoint = _adjoint(share.weight * term.sign, layer, s, term.w, build)
-            for found, x, c in zip(products, term.x, adjoint, strict=True):
-                found.append((x, c))
+            adjoint = _adjoint(share.weight * term.sign * sign, layer, s, term.w, build)
+            for each, x, c in zip(products, term.x, adjoint, strict=True):
+                each.append((x, c))
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
         _relevance(found, x if x.name == name else None, name, vanish, build)

@@ -2,7 +2,7 @@
 
 z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
 R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
-z = k·A(w)x + γp  stab(z) = k·max(A(w)x, 0) + (γp + ε) on the positive side, from the output that the model computes
+z = k·A(w)x ± γp  |stab(z)| = k·|A(w)x| + … is one tensor for both sides, from the output that the model computes
 else              stab(z) = z + ε·sign(z)
 """
 
@@ -22,19 +22,36 @@ from onnxlrp.rules.rule import NEGATIVE, POSITIVE, Modifier, Part, Share, Stabil
 
 def quotient(
     share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance, build: Builder
-) -> Value | None:
-    """s, where the share holds; None where the share has nothing to give."""
+) -> tuple[Value, float] | None:
+    """s where the share holds, as a tensor and the sign to take it with; None where the share has nothing to give."""
     if all(t.w is None for t in terms):
         return None
+    foldable = stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
+    size = None
+    if foldable and share.divide and build.exact and not _is_rectified(r):
+        size = _size_beside_output(share, stabilizer.epsilon, layer, build)
+    if size is not None:  # the same for both sides, so that R is divided once and taken apart afterwards
+        part = _restricted(share, layer, _each_over(r, size, layer, build), build)
+        return None if part is None else (part, 1.0 if share.where == "positive" else -1.0)
     relevance = _restricted(share, layer, r, build)
     if relevance is None or not share.divide:
-        return relevance
+        return None if relevance is None else (relevance, 1.0)
+    return _divided(relevance, share, terms, stabilizer, layer, r, build, foldable), 1.0
+
+
+def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
+    """R ⊘ z, in that of its forms which `_restricted` reads."""
+    if r.cofactor is not None and r.gate == layer.z:
+        return replace(r, cofactor=_over(r.cofactor, z, layer, build))
+    return replace(r, value=_over(r.value, z, layer, build))
+
+
+def _divided(
+    relevance: Value, share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance,
+    build: Builder, foldable: bool,
+) -> Value:  # fmt: skip
+    """R ⊘ stab(z), R where the share holds."""
     side = _side(share, terms, layer, build)
-    foldable = stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
-    if foldable and build.exact and not _is_rectified(r):
-        denominator = _beside_output(share, stabilizer.epsilon, layer, build)
-        if denominator is not None:
-            return _over(relevance, denominator, layer, build)
     if foldable and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
         return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
     z = build.tensor_of(_forward(terms, layer, build), relevance)
@@ -81,18 +98,19 @@ def _is_rectified(r: Relevance) -> bool:
 def _part(share: Share, layer: Linear, build: Builder) -> Symbol:
     """max(z, 0) or min(z, 0), the side of the layer's output that the share is for. Max, where Relu would do: ONNX
     Runtime computes a Relu of a convolution in the convolution's memory layout, and has two tensors to reorder."""
-    bounding, own = ("Max", Sign.NONNEGATIVE) if share.where == "positive" else ("Min", Sign.NONPOSITIVE)
-    if layer.z.sign in (own, -own):
-        return layer.z if layer.z.sign is own else None
-    return build.op(bounding, layer.z, build.constant(0.0, layer.z), step="side")
+    if share.where == "negative":
+        return build.negative(layer.z, step="side")
+    if layer.z.sign in (Sign.NONNEGATIVE, Sign.NONPOSITIVE):
+        return layer.z if layer.z.sign is Sign.NONNEGATIVE else None
+    return build.op("Max", layer.z, build.constant(0.0, layer.z), step="side")
 
 
-def _beside_output(share: Share, epsilon: float, layer: Linear, build: Builder) -> Value | None:
-    """stab(z′) on one side of z, where the terms keep k·(A(w)x + b), that is k·z, and add γ·p, p being z of the
-    contributions of that side alone. Those of the negative side are z - p, so that both sides need one p, and ε is in
+def _size_beside_output(share: Share, epsilon: float, layer: Linear, build: Builder) -> Value | None:
+    """|stab(z′)| on both sides of z, where the terms keep k·(A(w)x + b), that is k·z, and add γ·p, p being z of the
+    contributions of one sign alone. Those of the negative side are z - p, so that both sides need one p, and ε is in
     its bias:
 
-        z > 0    k·z⁺ + (γp + ε)            z < 0    (k + γ)·z⁻ - (γp + ε)
+        z > 0    k·z + (γp + ε)            z < 0    (k + γ)·|z| + (γp + ε)
 
     None where the terms are others."""
     found = _added(share)
@@ -100,13 +118,12 @@ def _beside_output(share: Share, epsilon: float, layer: Linear, build: Builder) 
         return None
     keep, gain, contributions = found
     p = _with_bias([modified(t, layer, build) for t in contributions], epsilon, layer, build)
-    above = share.where == "positive"
-    part = build.scale(keep if above else keep + gain, _part(share, layer, build))
-    return build.op("Add" if above else "Sub", build.tensor_of(part, p), p, step="stabilised")
+    size = build.op("LeakyRelu", layer.z, alpha=-(1 + gain / keep), step="size")
+    return build.op("Add", build.tensor_of(build.scale(keep, size), p), p, step="stabilised")
 
 
 def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
-    """k, γ and the terms of γp, the positive contributions; None where the share is not of `_beside_output`'s form."""
+    """k, γ and the terms of γp, the positive contributions; None where the share is not of that form."""
     if share.where not in _SIDES:
         return None
     parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
@@ -119,11 +136,11 @@ def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
 
 
 def _forward(terms: Sequence[Modified], layer: Linear, build: Builder) -> Symbol:
-    """Σ_term sign · (A(w′) x′ + b′)."""
+    """Σ_term sign · (A(w′) x′ + b′), what does not depend on the image first: runtimes fold it when they load it."""
+    parts = [build.scale(t.sign, layer.z if t.is_plain(layer) else layer.apply(t.x, t.w, t.b)) for t in terms]
     z: Symbol = None
-    for term in terms:
-        own = layer.z if term.is_plain(layer) else layer.apply(term.x, term.w, term.b)
-        z = build.add(z, build.scale(term.sign, own), step="z")
+    for part in sorted(parts, key=build.moves):
+        z = build.add(z, part, step="z")
     return z
 
 
@@ -198,7 +215,8 @@ def stabilise(stabilizer: Stabilizer, z: Value, epsilon: Value, build: Builder) 
     if z.sign is Sign.NONNEGATIVE:
         return build.op(combine, z, epsilon, step="stabilised")
     negative = build.op("Less", z, build.constant(0.0, z))
-    if stabilizer.kind != "clip":
-        return build.op("Add", z, build.op("Where", negative, build.op("Neg", epsilon), epsilon), step="stabilised")
+    if stabilizer.kind != "clip":  # Where takes more time than a cast and two operators that work in place
+        twice = build.op("Mul", build.op("Cast", negative, to=z.element_type), build.op("Add", epsilon, epsilon))
+        return build.op("Add", z, build.op("Sub", epsilon, twice), step="stabilised")
     below, above = build.op("Min", z, build.op("Neg", epsilon)), build.op(combine, z, epsilon)
     return build.op("Where", negative, below, above, step="stabilised")

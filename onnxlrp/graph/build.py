@@ -155,7 +155,7 @@ class Builder:
             Value(name if k == 0 else self._name(f"{step or op_type.lower()}.{k}"), element_type, sign)
             for k in range(outputs)
         )
-        if any(map(self._moves, names)):
+        if any(map(self.moves, present)):
             self._moving.update(v.name for v in values)
         arguments = [self._surgeon(i) if i else gs.Variable.empty() for i in inputs]
         results = [self._surgeon(v) for v in values]
@@ -163,9 +163,9 @@ class Builder:
         self._notes[name] = self._note
         return values
 
-    def _moves(self, name: str) -> bool:
+    def moves(self, v: Symbol) -> bool:
         """Whether a tensor depends on the image; runtimes fold those that do not."""
-        return name in self._moving or self.facts.carries(name)
+        return isinstance(v, Value) and (v.name in self._moving or self.facts.carries(v.name))
 
     def _surgeon(self, value: Value) -> gs.Tensor:
         if value.name not in self._tensors:
@@ -227,7 +227,7 @@ class Builder:
         """min(a, 0), which is ZERO where a is known to be ≥ 0."""
         if not isinstance(a, Value) or a.sign is Sign.NONNEGATIVE:
             return ZERO
-        return a if a.sign is Sign.NONPOSITIVE else self.op("Min", a, self.constant(0.0, a), step=step)
+        return a if a.sign is Sign.NONPOSITIVE else self.op("Clip", a, None, self.constant(0.0, a), step=step)
 
     def tensor_of(self, a: Symbol, like: Value) -> Value:
         """A symbol as a tensor that broadcasts: the scalar 0 or 1 where it is one."""
@@ -257,16 +257,15 @@ class Builder:
         both are of `shape`. Of a node's inputs ONNX Runtime computes that first whose node stands last, counting those
         that it made itself: a Reshape that changes nothing and costs nothing puts one behind the other."""
         known = [d for d in shape[1:] if isinstance(d, int)]
-        if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self._moves(second.name):
+        if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self.moves(second):
             return first, second
         sizes = self.integers([0, *known])  # not zeros: OpenCV 5 copies those from its own layout, which has more axes
-
-        def at_last(v: Value) -> Value:
-            (same,) = self._emit("Reshape", [v, sizes], "late", 1, {})  # one each time, so no memo
-            return replace(same, sign=v.sign)
-
-        later = at_last(second)
-        return at_last(first), later
+        key = ("in turn", first.name, second.name)
+        if key not in self._memo:  # by pair: for another pair the same tensor is reshaped anew
+            later, earlier = (self._emit("Reshape", [v, sizes], "late", 1, {})[0] for v in (second, first))
+            self._memo[key] = (replace(earlier, sign=first.sign), replace(later, sign=second.sign))
+        earlier, later = self._memo[key]
+        return earlier, later
 
     def sign(self, a: Value) -> Value:
         """-1, 0 or 1."""
