@@ -9,7 +9,7 @@ from onnx import NodeProto, TensorProto
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.explain import choose, pixels, render
+from onnxlrp.explain import choose, pixels, render, small_floats
 from onnxlrp.explain.backward import propagate
 from onnxlrp.explain.composite import matches
 from onnxlrp.explain.edits import INPUT, Conditions, channel_axis, edits
@@ -126,10 +126,10 @@ def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Va
     """The relevance of the wanted tensors for one class a sample."""
     build, facts, options, scores = study.build, study.facts, study.options, study.scores.tensor
     changes = edits(build, [s.layer for s in study.plan.steps], options.keep, options.conditions, scores)
-    runs = [
-        propagate(build, study.plan, {scores: first}, changes)
-        for first in start(build, study.scores, explained, study.start)
-    ]
+    first, back = start(build, study.scores, explained, study.start), None
+    if small_floats.spreads_in_float16(build, study.plan):
+        first, back = small_floats.enlarged(build, first, len(facts.shape(scores)))
+    runs = [propagate(build, study.plan, {scores: r}, changes) for r in first]
     if any(facts.image not in totals for totals in runs):
         remedy = "choose other rules for its layers"
         raise OnnxLrpError(Problem(f"input {facts.image}", "no relevance reaches it", remedy))
@@ -138,6 +138,8 @@ def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Va
         with build.scope("result", f"relevance of {name}", name):
             values = [totals[name].value if name in totals else _nothing(build, name) for totals in runs]
             found[name] = values[0] if len(values) == 1 else _above(build, *values)
+            if back is not None:
+                found[name] = small_floats.reduced(build, found[name], len(facts.shape(name)), back)
             if name == facts.image and study.composite.times_input:
                 found[name] = build.op("Mul", found[name], build.tensor(name), step="times_input")
     return found

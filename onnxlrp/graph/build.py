@@ -282,10 +282,18 @@ class Builder:
         return (a if isinstance(a, Value) else one), (b if isinstance(b, Value) else one)
 
     def mean(self, a: Value, axes: Sequence[int], keepdims: bool) -> Value:
-        """The mean over axes, which became an input of ReduceMean at opset 18."""
+        """The mean over axes."""
+        return self._reduced("ReduceMean", a, axes, keepdims)
+
+    def largest(self, a: Value, axes: Sequence[int], keepdims: bool) -> Value:
+        """The largest element along axes."""
+        return self._reduced("ReduceMax", a, axes, keepdims)
+
+    def _reduced(self, op_type: str, a: Value, axes: Sequence[int], keepdims: bool) -> Value:
+        """A reduction over axes, which became an input at opset 18."""
         if self.facts.model.opset < 18:
-            return self.op("ReduceMean", a, axes=list(axes), keepdims=int(keepdims))
-        return self.op("ReduceMean", a, self.integers(axes), keepdims=int(keepdims))
+            return self.op(op_type, a, axes=list(axes), keepdims=int(keepdims))
+        return self.op(op_type, a, self.integers(axes), keepdims=int(keepdims))
 
     # -- shape --------------------------------------------------------------------------------------------------------
 

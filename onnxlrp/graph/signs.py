@@ -90,9 +90,11 @@ def _linear(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
 
 
 def _clip(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
-    """Clip(x, low, high): a low bound >= 0 decides."""
-    low = signs[1] if len(signs) > 1 else Sign.ANY
-    return Sign.NONNEGATIVE if low in (Sign.NONNEGATIVE, Sign.ZERO) else Sign.ANY
+    """Clip(x, low, high): a low bound >= 0 decides, or a high one <= 0."""
+    low, high = [*signs[1:], Sign.ANY, Sign.ANY][:2]
+    if low in (Sign.NONNEGATIVE, Sign.ZERO):
+        return Sign.NONNEGATIVE
+    return Sign.NONPOSITIVE if high in (Sign.NONPOSITIVE, Sign.ZERO) else Sign.ANY
 
 
 def _pad(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:

@@ -130,16 +130,10 @@ def _cut(build: Builder, v: Symbol, axis: int, have: int, size: int) -> Symbol:
 def interleaved(build: Builder, parts: Sequence[Symbol], axis: int, length: int, behind: Sequence[int]) -> Symbol:
     """The elements of the phases in turn along an axis, `length` of each; a phase may be ZERO. `behind` are the sizes
     of the axes after it."""
-    known = [(rho, p) for rho, p in enumerate(parts) if isinstance(p, Value)]
-    if not known or len(parts) == 1:
-        return parts[0]
-    position, like = known[0]
-    if len(known) == 1 and behind:  # along the last axis, ONNX Runtime pads element by element
-        column = build.op("Unsqueeze", like, build.integers([axis + 1]))
-        stacked = build.pad(column, axis + 1, position, len(parts) - 1 - position, axis + 2 + len(behind))
-    else:
-        zero = build.op("Clip", like, *[build.constant(0.0, like)] * 2) if len(known) < len(parts) else like
-        columns = [p if isinstance(p, Value) else zero for p in parts]
-        stacked = build.op("Concat", *(build.op("Unsqueeze", c, build.integers([axis + 1])) for c in columns),
-                           axis=axis + 1)  # fmt: skip
+    like = next((p for p in parts if isinstance(p, Value)), None)
+    if like is None or len(parts) == 1:
+        return like
+    zero = like if None not in parts else build.op("Clip", like, *[build.constant(0.0, like)] * 2)
+    columns = [build.op("Unsqueeze", p if isinstance(p, Value) else zero, build.integers([axis + 1])) for p in parts]
+    stacked = build.op("Concat", *columns, axis=axis + 1)
     return build.op("Reshape", stacked, build.integers([*[0] * axis, length * len(parts), *behind]))
