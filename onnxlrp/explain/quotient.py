@@ -118,7 +118,7 @@ def _size_beside_output(share: Share, epsilon: float, layer: Linear, build: Buil
         return None
     keep, gain, contributions = found
     p = _with_bias([modified(t, layer, build) for t in contributions], epsilon, layer, build)
-    size = build.op("LeakyRelu", layer.z, alpha=-(1 + gain / keep), step="size")
+    size = build.uneven(layer.z, 1 + gain / keep, step="size")
     return build.op("Add", build.tensor_of(build.scale(keep, size), p), p, step="stabilised")
 
 

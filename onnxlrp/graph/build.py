@@ -239,6 +239,12 @@ class Builder:
             return a
         return self.op("Abs", a)
 
+    def uneven(self, a: Value, below: float, step: str = "") -> Value:
+        """a where a ≥ 0, else below·|a|, below > 0."""
+        if a.element_type == TensorProto.DOUBLE:  # LeakyRelu has a slope in float32
+            return self.op("Max", a, self.op("Mul", a, self.constant(-below, a)), step=step)
+        return self.op("LeakyRelu", a, alpha=-below, step=step)
+
     def masked(self, a: Value, condition: Value, step: str = "") -> Value:
         """a where the condition holds, else 0: as a product, since ONNX Runtime's Where takes three passes."""
         kept = self.op("Mul", a, self.op("Cast", condition, to=a.element_type), step=step)
