@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxlrp.contract import RELEVANCE, TARGET
+from onnxlrp.contract import PREDICTED, RELEVANCE, TARGET
 from tools.bench import models, onnx_side
-from tools.bench.onnx_side import INPUT, Place
+from tools.bench.onnx_side import INPUT, ROUNDED, Place
 from tools.bench.results import DEFAULT
 from tools.cuda_placement.place import placed
 
@@ -33,14 +33,19 @@ def checks(network: str, composite: str, folder: Path, place: Place) -> dict[str
         exact, _relevance(network, composite, folder, replace(single, device="cpu"))
     )
     if onnx_side.explainer_path(folder, network, composite, "float16").exists():
-        found["float16"] = models.worst_distance(_relevance(network, composite, folder, half), exact)
+        short = _relevance(network, composite, folder, half)
+        models.explain(network, composite, ROUNDED, folder)
+        found["float16"] = models.worst_distance(short, exact)
+        found["float16, same weights"] = models.worst_distance(
+            short, _relevance(network, composite, folder, replace(single, precision=ROUNDED))
+        )
     found["replay"] = _replayed(network, composite, folder, single)
     return found
 
 
 def _relevance(network: str, composite: str, folder: Path, place: Place) -> np.ndarray:
     path = onnx_side.explainer_path(folder, network, composite, place.precision)
-    fed = {INPUT: onnx_side.images(BATCH, place), TARGET: np.zeros(BATCH, np.int64)}
+    fed = {INPUT: onnx_side.images(BATCH, place), TARGET: np.full(BATCH, PREDICTED, np.int64)}
     return np.asarray(onnx_side.session(path, place, BATCH).run([RELEVANCE], fed)[0])
 
 
@@ -49,7 +54,7 @@ def _replayed(network: str, composite: str, folder: Path, place: Place) -> float
     import onnxruntime as ort
 
     path = onnx_side.explainer_path(folder, network, composite)
-    images, targets = onnx_side.images(BATCH, place), np.zeros(BATCH, np.int64)
+    images, targets = onnx_side.images(BATCH, place), np.full(BATCH, PREDICTED, np.int64)
     opened = onnx_side.session(path, place, BATCH, graph=True)
     given, target = (ort.OrtValue.ortvalue_from_numpy(a, "cuda", 0) for a in (images[::-1].copy(), targets))
     out = ort.OrtValue.ortvalue_from_shape_and_type(list(images.shape), images.dtype, "cuda", 0)

@@ -113,6 +113,7 @@ GPU_LIMITS: tuple[Limit, ...] = (
     Limit("CUDA graph replayed, relative L2 to a plain run", _check("replay"), _both(1e-6), modes=(GRAPH,)),
     Limit("to the CPU, relative L2, TF32 off", _check("to the CPU"), _both(5e-4), modes=(FIXED,)),
     Limit("float16 to float32, relative L2", _check("float16"), _both(1e-2), modes=(FIXED,)),
+    Limit("… with the same weights", _check("float16, same weights"), _both(1e-2), modes=(FIXED,)),
     Limit("float16 over float32, seconds, batch 32", _half_over_single, _both(1), modes=GPU_MODES),
     Limit(f"{DEFAULT} over own forward, batch 32", _own(DEFAULT, 32), _both(3.3), modes=GPU_MODES),
     Limit(f"zennit over onnxlrp, {DEFAULT}, batch 1", _faster(DEFAULT, 1), _both(3), at_least=True, modes=GPU_MODES),

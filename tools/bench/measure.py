@@ -10,7 +10,7 @@ from typing import Any
 from tools.bench import jobs, machine
 from tools.bench.cache import Cache, Job
 from tools.bench.jobs import DiedError
-from tools.bench.onnx_side import explainer_path, gradient_path, model_path
+from tools.bench.onnx_side import ROUNDED, explainer_path, gradient_path, model_path
 from tools.bench.results import (
     COMPOSITES,
     DEFAULT,
@@ -202,11 +202,11 @@ class Measuring:
         return sorted({"float32", *map(_type, self.plan.precisions)}, reverse=True)
 
     def _models(self, network: str) -> Iterator[Path]:
-        path = model_path(self.plan.folder, network)
-        yield from (path, path.with_suffix(".pt"), model_path(self.plan.folder, network, "float16"))
+        yield from (model_path(self.plan.folder, network, p) for p in ("float32", "float16", ROUNDED))
+        yield model_path(self.plan.folder, network).with_suffix(".pt")
 
     def _explainers(self, network: str, composite: str) -> Iterator[Path]:
-        yield from (explainer_path(self.plan.folder, network, composite, p) for p in ("float32", "float16"))
+        yield from (explainer_path(self.plan.folder, network, composite, p) for p in ("float32", "float16", ROUNDED))
 
 
 def _type(precision: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import onnxlrp
 from onnxlrp.contract import PREPROCESS_PRESETS
@@ -17,7 +17,7 @@ from onnxlrp.explain.cost import costs
 from onnxlrp.explain.emit import emit
 from onnxlrp.explain.examine import examine
 from onnxlrp.explain.options import Options
-from tools.bench.onnx_side import explainer_path, gradient_path, model_path
+from tools.bench.onnx_side import ROUNDED, explainer_path, gradient_path, model_path
 from tools.bench.results import HIGH, LOW
 
 
@@ -37,15 +37,17 @@ def export(network: str, folder: Path) -> None:
 
 
 def halve(network: str, folder: Path) -> None:
-    """Write the classifier in float16: weights, input and output."""
+    """Write the classifier in float16: weights, input and output. And in float32 with the same weights: rounding them
+    makes another classifier, whose relevance is another."""
     proto = onnx.load(model_path(folder, network))
-    for tensor in proto.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    del proto.graph.value_info[:]
-    onnx.save(proto, model_path(folder, network, "float16"))
+    for precision, kind in (("float16", np.float16), (ROUNDED, np.float32)):
+        for tensor in proto.graph.initializer:
+            if tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(kind), tensor.name))
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        del proto.graph.value_info[:]
+        onnx.save(proto, model_path(folder, network, precision))
 
 
 def options_of(composite: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tools.bench.timing import Call
 INPUT, BATCH_NAME = "image", "N"  # of the exported models
 SIZE = 224
 CLASSES = 1000
+ROUNDED = "rounded"
 SPINNING = {  # what the worker threads of a session do while they wait
     "stop": {"session.force_spinning_stop": "1"},  # spin within a run, as by default, but not between runs
     "off": {"session.intra_op.allow_spinning": "0"},
@@ -45,8 +46,8 @@ class Place:
 
 
 def model_path(folder: Path, network: str, precision: str = "float32") -> Path:
-    """Where a classifier is."""
-    return folder / f"{network}{'.float16' if precision == 'float16' else ''}.onnx"
+    """Where a classifier is: in float32, float16, or in float32 with weights `rounded` to those of float16."""
+    return folder / f"{network}{f'.{precision}' if precision in ('float16', ROUNDED) else ''}.onnx"
 
 
 def explainer_path(folder: Path, network: str, composite: str, precision: str = "float32") -> Path:
