@@ -37,6 +37,9 @@ class OnnxLrpError(Exception):
         super().__init__("\n".join(str(p) for p in problems))
         self.problems: tuple[Problem, ...] = problems
 
+    def __reduce__(self) -> tuple[type[OnnxLrpError], tuple[Problem, ...]]:
+        return type(self), self.problems  # from another process too
+
 
 class RunError(OnnxLrpError):
     """A failure at run time (the disk is full, the runtime gives up) of input that was in order."""

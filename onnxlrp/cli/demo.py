@@ -20,7 +20,7 @@ from onnxlrp.run.images import read_picture, resized
 from onnxlrp.run.names import class_slugs
 from onnxlrp.run.preparing import fit
 from onnxlrp.run.region import strongest_region
-from onnxlrp.run.report import Wishes, draw, top_table
+from onnxlrp.run.report import Origin, Wishes, draw, top_table
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import PREDICTED, class_name
 
@@ -60,7 +60,7 @@ def demo(output: str, force: bool) -> None:
     layout = fitted.preprocessing.layout
     slug = class_slugs(explainer.labels, len(case.scores))[case.target]
     picture_path = folder / f"{files.sample.stem}.{slug}.png"
-    keep_or_write(picture_path, png(draw(case, explainer, layout, Wishes())), force)
+    keep_or_write(picture_path, png(draw(case, Origin.of(explainer), layout, Wishes())), force)
     click.echo(top_table([case], [picture_path], explainer.labels) + "\n")
     click.echo("\n".join(where_it_went(case, explainer, layout, files.mask)) + "\n")
     click.echo(f"Explainer  {explainer_path}  ({explainer_path.stat().st_size / 1e6:.1f} MB, standard ONNX)")

@@ -22,7 +22,7 @@ from onnxlrp.files import output_folder
 from onnxlrp.look import DEFAULT, NAMES
 from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.feeding import Conditions
-from onnxlrp.run.flow import WORKERS, Behind, ahead, behind
+from onnxlrp.run.flow import WORKERS, Behind, ahead, behind, drawers
 from onnxlrp.run.images import find_images, read_picture
 from onnxlrp.run.methods import DEFAULT as OWN
 from onnxlrp.run.methods import NAMES as METHODS
@@ -30,7 +30,7 @@ from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
 from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
 from onnxlrp.run.reading import metadata_of, read_model
-from onnxlrp.run.report import STYLES, Wishes, parse_formats, summary_table, top_table, write_case
+from onnxlrp.run.report import STYLES, Done, Origin, Wishes, parse_formats, summary_table, top_table, write_case
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
@@ -38,14 +38,6 @@ from onnxlrp.run.terminal import printable
 
 MOST_TABLES = 8  # pictures; above it, one line each
 UNITS = 1000  # of the progress bar, a picture
-
-
-@dataclass(frozen=True)
-class Done:
-    """A case that is written, with the first of its files; the case has let go of its arrays of relevance."""
-
-    case: Case
-    file: Path
 
 
 @dataclass(frozen=True)
@@ -126,13 +118,13 @@ def run(
     raise_if_any([problem for found in ahead(_unreadable, paths, WORKERS) for problem in found])
     folder = output_folder(output)
 
-    def written(case: Case) -> Done:
-        files = write_case(folder, stems[case.path], case, explainer, fitted.preprocessing.layout, wishes)
-        return Done(case.light(), files[0])
-
-    with _progress(len(paths), always=method.name != OWN) as bar, behind(Behind[Done]) as drawing_behind:
+    origin, layout = Origin.of(explainer), fitted.preprocessing.layout
+    with (
+        _progress(len(paths), always=method.name != OWN) as bar,
+        behind(Behind[Done], drawers(len(paths))) as drawing_behind,
+    ):
         for case in _cases(opened, paths, fitted, choices, batch, bar):
-            drawing_behind.put(functools.partial(written, case))
+            drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))
     _print_results(drawing_behind.results, paths, explainer)
 
 

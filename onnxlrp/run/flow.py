@@ -1,19 +1,25 @@
 """Work that overlaps: pictures are read ahead of the model, results are drawn and written behind it.
 
-Threads suffice: decoding, compression and the model itself let go of Python's lock. Order is kept everywhere, and an
+Threads suffice for a few cores: decoding, compression and the model itself let go of Python's lock. Drawing does not
+wholly, so that many pictures are drawn by processes where there are cores for them. Order is kept everywhere, and an
 error surfaces where its item is due.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from onnxlrp.errors import Problem, RunError
+
 WORKERS = min(os.cpu_count() or 1, 16)
+FEW_CORES, FEW_PICTURES = 4, 100  # up to which threads draw as fast, or processes take longer to start than they save
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -34,23 +40,34 @@ def ahead(function: Callable[[A], B], items: Iterable[A], depth: int) -> Iterato
                 future.cancel()
 
 
+def drawers(pictures: int) -> Executor:
+    """Who draws so many pictures: processes where they are many, and there are cores for them."""
+    if WORKERS <= FEW_CORES or pictures <= FEW_PICTURES:
+        return ThreadPoolExecutor(WORKERS)
+    # Not forked: ONNX Runtime's threads and CUDA do not survive it.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(WORKERS, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+
+
 class Behind(Generic[B]):
     """Jobs done behind the caller's back; `results` in the order of the jobs. At most `depth` jobs wait at a time."""
 
-    def __init__(self, pool: ThreadPoolExecutor, depth: int) -> None:
+    def __init__(self, pool: Executor, depth: int) -> None:
         self._pool, self._depth = pool, depth
         self._waiting: deque[Future[B]] = deque()
         self.results: list[B] = []
 
     def put(self, job: Callable[[], B]) -> None:
-        """Start a job, once there is room; raises what an earlier job raised."""
-        self._waiting.append(self._pool.submit(job))
+        """Start a job, once there is room; raises what an earlier job raised. For processes it is pickled."""
+        with _whole():
+            self._waiting.append(self._pool.submit(job))
         self.finish(self._depth)
 
     def finish(self, left: int = 0) -> None:
         """Wait until no more than `left` jobs are open; raises what one of them raised."""
         while len(self._waiting) > left:
-            self.results.append(self._waiting.popleft().result())
+            with _whole():
+                self.results.append(self._waiting.popleft().result())
 
     def cancel(self) -> None:
         """Drop the jobs that have not begun."""
@@ -59,9 +76,20 @@ class Behind(Generic[B]):
 
 
 @contextlib.contextmanager
-def behind(jobs: type[Behind[B]], depth: int = 4 * WORKERS) -> Iterator[Behind[B]]:
-    """A place for jobs, all of which are done when the block ends, unless it ends in an error."""
-    with ThreadPoolExecutor(WORKERS) as pool:
+def _whole() -> Iterator[None]:
+    """A process that is gone becomes a `RunError`."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        reason = "a process that draws them was ended from outside"
+        raise RunError(Problem("the pictures", reason, "see whether memory ran out, and try fewer at once")) from error
+
+
+@contextlib.contextmanager
+def behind(jobs: type[Behind[B]], workers: Executor | None = None, depth: int = 4 * WORKERS) -> Iterator[Behind[B]]:
+    """A place for jobs, all of which are done when the block ends, unless it ends in an error. `workers` do them, by
+    default threads."""
+    with workers or ThreadPoolExecutor(WORKERS) as pool:
         place = jobs(pool, depth)
         try:
             yield place

@@ -52,6 +52,31 @@ class Wishes:
         return (*self.formats, *sheets)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What made a case, as far as its files say so: an explainer without its session, so that it can travel to another
+    process."""
+
+    name: str
+    composite: str
+    scores: str
+    provider: str
+    labels: Sequence[str] | None
+
+    @classmethod
+    def of(cls, explainer: Explainer) -> Origin:
+        """That of an explainer's cases."""
+        return cls(explainer.name, explainer.composite, explainer.scores, explainer.provider, explainer.labels)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A case that is written, with the first of its files; the case has let go of its arrays of relevance."""
+
+    case: Case
+    file: Path
+
+
 def parse_formats(text: str) -> tuple[str, ...]:
     """ "png,json" as a tuple without repeats; raises `OnnxLrpError` for an unknown or missing format."""
     formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
@@ -62,37 +87,37 @@ def parse_formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def draw(case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> Image.Image:
+def draw(case: Case, origin: Origin, layout: str, wishes: Wishes) -> Image.Image:
     """The picture of a case in the style wished for."""
     relevance = as_map(case.relevance, layout)
     if wishes.style == "heatmap":
         return heatmap(relevance, wishes.cmap)
     if wishes.style == "overlay":
         return overlay(case.shown, relevance, wishes.cmap)
-    return panel(case.shown, relevance, heading(case, explainer, wishes), wishes.cmap)
+    return panel(case.shown, relevance, heading(case, origin, wishes), wishes.cmap)
 
 
-def heading(case: Case, explainer: Explainer, wishes: Wishes, note: str = "") -> Heading:
+def heading(case: Case, origin: Origin, wishes: Wishes, note: str = "") -> Heading:
     """A page's words: the class, its probability, and what it was made from."""
     rank = ranking(case.scores).index(case.target) + 1
     place = f"class {case.target}, rank {rank} of {len(case.scores)}"
-    parts = [case.path.name, place, how(explainer, wishes.method), note]
-    name = class_name(case.target, explainer.labels)
+    parts = [case.path.name, place, how(origin, wishes.method), note]
+    name = class_name(case.target, origin.labels)
     if LACKING in lettered(name) and LACKING not in name:  # a name in another script: its number says more than boxes
         name = class_name(case.target, None)
     subtitle = BETWEEN.join(part for part in parts if part)
     return Heading(name[:1].upper() + name[1:], float(case.probabilities[case.target]), subtitle)
 
 
-def how(explainer: Explainer, method: str) -> str:
+def how(origin: Origin, method: str) -> str:
     """What relevance was made by: the composite, the method, or the method over the composite."""
-    over = bool(method) and explainer.composite not in ("", "gradient") and not method.startswith("occlusion")
-    return f"{method} over {explainer.composite}" if over else method or explainer.composite
+    over = bool(method) and origin.composite not in ("", "gradient") and not method.startswith("occlusion")
+    return f"{method} over {origin.composite}" if over else method or origin.composite
 
 
-def record(case: Case, explainer: Explainer, wishes: Wishes) -> dict[str, Any]:
+def record(case: Case, origin: Origin, wishes: Wishes) -> dict[str, Any]:
     """What is known of a case, ready for JSON; probabilities are 0..1, `score` is in the unit that `scores` names."""
-    labels = explainer.labels
+    labels = origin.labels
     top = [
         {"class": index, "name": class_name(index, labels), "probability": float(case.probabilities[index])}
         for index in case.top
@@ -103,33 +128,34 @@ def record(case: Case, explainer: Explainer, wishes: Wishes) -> dict[str, Any]:
         "name": class_name(case.target, labels),
         "probability": float(case.probabilities[case.target]),
         "score": float(case.scores[case.target]),
-        "scores": explainer.scores,
+        "scores": origin.scores,
         "relevance_sum": float(case.relevance.sum(dtype=np.float64)),
         "top": top,
-        "model": explainer.name,
-        "composite": explainer.composite,
+        "model": origin.name,
+        "composite": origin.composite,
         "method": wishes.method or "lrp",
-        "provider": explainer.provider,
+        "provider": origin.provider,
         "onnxlrp": package_version(),
     }
     return known | ({"channels": most_relevant_channels(case, wishes.channels)} if wishes.channels else {})
 
 
-def write_case(folder: Path, stem: str, case: Case, explainer: Explainer, layout: str, wishes: Wishes) -> list[Path]:
-    """Write a case's files to `folder`, each atomically; returns their paths. Raises `RunError` where one cannot be."""
-    base = f"{stem}.{class_slugs(explainer.labels, len(case.scores))[case.target]}"
+def write_case(folder: Path, stem: str, case: Case, origin: Origin, layout: str, wishes: Wishes) -> Done:
+    """Write a case's files to `folder`, each atomically. Raises `RunError` where one cannot be."""
+    base = f"{stem}.{class_slugs(origin.labels, len(case.scores))[case.target]}"
 
     def on(note: str) -> Heading:
-        return heading(case, explainer, wishes, note)
+        return heading(case, origin, wishes, note)
 
     contents = {
-        "png": lambda: png(draw(case, explainer, layout, wishes)),
+        "png": lambda: png(draw(case, origin, layout, wishes)),
         "npy": lambda: npy(case.relevance),
-        "json": lambda: (json.dumps(record(case, explainer, wishes), indent=2, ensure_ascii=False) + "\n").encode(),
+        "json": lambda: (json.dumps(record(case, origin, wishes), indent=2, ensure_ascii=False) + "\n").encode(),
         LAYERS_ENDING: lambda: png(draw_layers(case, layout, on(LAYERS_NOTE), wishes.cmap)),
         CHANNELS_ENDING: lambda: png(draw_channels(case, on(CHANNELS_NOTE), wishes.channels, wishes.cmap)),
     }
-    return [write_whole(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
+    files = [write_whole(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
+    return Done(case.light(), files[0])
 
 
 def top_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str] | None) -> str:

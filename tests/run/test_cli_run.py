@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from onnxlrp import files
 from onnxlrp.cli.run import run
 from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.run import flow
 from onnxlrp.run.explaining import explain_pictures
 from onnxlrp.run.names import class_slugs, unique_stems
 from onnxlrp.run.preparing import Prepared
@@ -40,6 +42,22 @@ def refused(message: str, *arguments: object) -> OnnxLrpError:
 
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_processes_draw_what_threads_draw(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many cores and pictures; here two and two."""
+    model, formats = explainer_file(), ("--format", "png,npy,json", "--target", "top2")
+    assert call(model, *pictures, "-o", tmp_path / "threads", *formats).exit_code == 0
+    for name, value in (("WORKERS", 2), ("FEW_CORES", 1), ("FEW_PICTURES", 1)):
+        monkeypatch.setattr(flow, name, value)
+    assert isinstance(flow.drawers(len(pictures)), ProcessPoolExecutor)
+    result = call(model, *pictures, "-o", tmp_path / "processes", *formats)
+    assert result.exit_code == 0, result.output
+    assert names(tmp_path / "processes") == names(tmp_path / "threads")
+    for path in (tmp_path / "threads").iterdir():
+        assert (tmp_path / "processes" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_every_format_of_one_picture(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +11,9 @@ from functools import partial
 
 import pytest
 
-from onnxlrp.run.flow import Behind, ahead, behind
+from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.run import flow
+from onnxlrp.run.flow import Behind, ahead, behind, drawers
 
 
 def late(n: int) -> int:
@@ -72,3 +76,55 @@ def test_an_error_comes_where_its_item_is_due() -> None:
         for n in (2, 0, 1):
             jobs.put(partial(reciprocal, n))
     assert jobs.results == [0.5]
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores and few pictures are enough for processes."""
+    for name, value in (("WORKERS", 2), ("FEW_CORES", 1), ("FEW_PICTURES", 1)):
+        monkeypatch.setattr(flow, name, value)
+
+
+def square_elsewhere(n: int) -> tuple[int, int]:
+    """n squared and the process that found it."""
+    return late(n), os.getpid()
+
+
+def refuse(words: str) -> None:
+    """What bad input raises."""
+    raise OnnxLrpError(Problem("picture", words, "choose another"), Problem("model", words))
+
+
+@pytest.mark.usefixtures("many")
+def test_processes_keep_the_order() -> None:
+    with behind(Behind[tuple[int, int]], drawers(12)) as jobs:
+        for n in range(12):
+            jobs.put(partial(square_elsewhere, n))
+    assert [n for n, _ in jobs.results] == [n * n for n in range(12)]
+    assert os.getpid() not in {process for _, process in jobs.results}
+
+
+@pytest.mark.usefixtures("many")
+def test_problems_arrive_from_a_process() -> None:
+    with (
+        pytest.raises(OnnxLrpError, match="choose another".capitalize()) as caught,
+        behind(Behind, drawers(12)) as jobs,
+    ):
+        jobs.put(partial(refuse, "is grey"))
+    assert [p.node for p in caught.value.problems] == ["picture", "model"]
+
+
+@pytest.mark.usefixtures("many")
+def test_a_process_that_is_gone_is_no_traceback() -> None:
+    with pytest.raises(RunError, match="ended from outside"), behind(Behind, drawers(12)) as jobs:
+        jobs.put(partial(signal.raise_signal, signal.SIGKILL))
+
+
+@pytest.mark.parametrize(("cores", "pictures"), [(2, 5000), (16, 20)])
+def test_a_few_are_drawn_by_threads(cores: int, pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "WORKERS", cores)
+    with drawers(pictures) as pool:
+        assert pool.submit(os.getpid).result() == os.getpid()
