@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxlrp
-from tests.explain.networks import network
+from tests.explain.networks import network, of_type
 
 # 2048 units at each of 4 × 4 positions: of a score of 0.004 each gets a tenth of float16's smallest step.
 WIDE = """
@@ -38,17 +37,6 @@ def classifier(last: float) -> ModelProto:
     return proto
 
 
-def halved(proto: ModelProto) -> ModelProto:
-    """The same in float16."""
-    half = ModelProto.FromString(proto.SerializeToString())
-    for tensor in half.graph.initializer:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-    for value in (*half.graph.input, *half.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT16
-    del half.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(half)
-
-
 def relevance(proto: ModelProto, x: np.ndarray, **options: Any) -> np.ndarray:
     """Of class 1, computed in the model's own type: ONNX Runtime's CPU would go on in float32."""
     made = onnxlrp.convert(proto, **options).model
@@ -63,7 +51,7 @@ def test_as_in_float32(last: float, close: float, options: dict[str, Any]) -> No
     proto = classifier(last)
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float16)
     expected = relevance(proto, x.astype(np.float32), **options)
-    found = relevance(halved(proto), x, **options)
+    found = relevance(of_type(proto, TensorProto.FLOAT16), x, **options)
     assert np.linalg.norm(found - expected) < close * np.linalg.norm(expected)
 
 
@@ -72,5 +60,5 @@ def test_it_would_be_lost() -> None:
     proto = classifier(0.003)
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float16)
     expected = relevance(proto, x.astype(np.float32))
-    found = relevance(halved(proto), x, optimize="none")
+    found = relevance(of_type(proto, TensorProto.FLOAT16), x, optimize="none")
     assert np.linalg.norm(found - expected) > 0.1 * np.linalg.norm(expected)

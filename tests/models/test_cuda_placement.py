@@ -11,11 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto
 
 import onnxlrp
 from onnxlrp.contract import PREPROCESS_PRESETS
 from onnxlrp.explain.presets import PRESETS
+from tests.explain.networks import of_type
 from tools import zoo
 from tools.cuda_placement import stubs
 
@@ -99,6 +102,16 @@ def test_every_option(libraries: Path, tmp_path: Path) -> None:
         explainers.append(tmp_path / f"{name}.lrp.onnx")
         made = onnxlrp.convert(classifier, heatmap=True, preprocess=PREPROCESS_PRESETS["imagenet"], **options)
         made.save(explainers[-1])
+    check(explainers, libraries)
+
+
+@pytest.mark.slow
+def test_float16(libraries: Path, tmp_path: Path) -> None:
+    classifier, explainers = tmp_path / "half.onnx", []
+    onnx.save(of_type(onnx.load(exported("resnet18", "legacy", tmp_path)), TensorProto.FLOAT16), classifier)
+    for composite in PRESETS:
+        explainers.append(tmp_path / f"{composite}.lrp.onnx")
+        onnxlrp.convert(classifier, composite=composite, preprocess=PREPROCESS_PRESETS["imagenet"]).save(explainers[-1])
     check(explainers, libraries)
 
 
