@@ -79,6 +79,7 @@ def test_numbers_stand_at_the_ends_and_between_where_there_is_room() -> None:
 def test_marks_that_would_cover_one_another_lie_apart() -> None:
     assert plot.lanes({"a": 1.0, "b": 5.0, "c": 5.1}, 0.5) == {"a": 0, "b": -0.5, "c": 0.5}
     assert plot.lanes({"a": 1.0, "b": 2.0}, 0.5) == {"a": 0, "b": 0}
+    assert plot.lanes({"a": 1.0, "b": 1.4, "c": 1.8}, 0.5) == {"a": -0.5, "b": 0.5, "c": -0.5}, "within the row"
 
 
 def test_the_picture_is_small_and_one_for_each_theme(tmp_path: Path) -> None:

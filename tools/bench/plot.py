@@ -138,14 +138,14 @@ def _row(axes: Any, row: Row, at: float, theme: Theme) -> None:
 
 
 def lanes(found: Mapping[str, float], width: float) -> dict[str, float]:
-    """How far each mark lies below its row, so that those nearer than a width to the next do not cover one another."""
+    """How far each mark lies below its row: those nearer than a width to the next, by turns above and below it."""
     together: list[list[str]] = []
     for name in sorted(found, key=lambda n: found[n]):
         if together and found[name] - found[together[-1][-1]] < width:
             together[-1].append(name)
         else:
             together.append([name])
-    return {name: i - (len(group) - 1) / 2 for group in together for i, name in enumerate(group)}
+    return {name: i % 2 - 0.5 if len(group) > 1 else 0 for group in together for i, name in enumerate(group)}
 
 
 def sides(found: Mapping[str, float], room: float) -> dict[str, str]:
