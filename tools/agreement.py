@@ -29,6 +29,7 @@ from tests.reference.networks import Subject, subject
 from tests.reference.onnx_side import LEVELS, distances
 from tests.reference.rows import Row, composites, single_rules
 from tools import zoo
+from tools.command import typed
 
 REPORT = Path(__file__).parent / "reports" / "AGREEMENT.md"
 NETWORKS = ("vgg16", "vgg16_bn", "resnet18", "resnet50", *zoo.TRAINED)
@@ -108,7 +109,7 @@ def header(count: int, size: int) -> str:
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
     return f"""# Agreement with zennit
 
-Written by `{" ".join(["python -m tools.agreement", *sys.argv[1:]])}` on {datetime.date.today()}, on a
+Written by `{typed("tools.agreement", sys.argv[1:])}` on {datetime.date.today()}, on a
 {os.cpu_count()}-core {platform.machine()} CPU, one thread, Python {platform.python_version()}: {versions}.
 
 A row is one rule or composite on one network: how far relevance is from zennit's in float64. Random networks: weights

@@ -10,8 +10,9 @@ from PIL import Image
 
 from tests.bench.made import results, row
 from tools.bench import plot, report
-from tools.bench.__main__ import _without_paths, main
+from tools.bench.__main__ import main
 from tools.bench.results import DEFAULT, Peak, Results
+from tools.command import typed
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,8 +95,8 @@ def test_the_picture_is_small_and_one_for_each_theme(tmp_path: Path) -> None:
 
 
 def test_the_command_in_the_report_holds_no_paths() -> None:
-    words = ["--models", "vgg16", "--cache", "/a/b", "--folder=/c", "--rounds=3"]
-    assert _without_paths(words) == ["--models", "vgg16", "--rounds", "3"]
+    words = ["--models", "vgg16", "--cache", "/a/b", "--folder=/c", "--rounds=3", "-o", "/d"]
+    assert typed("tools.bench", words) == "python -m tools.bench --models vgg16 --rounds 3"
 
 
 @pytest.mark.parametrize(

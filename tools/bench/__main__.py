@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tools.bench import limits
 from tools.bench.cache import Cache
 from tools.bench.measure import PARTS, Measuring, Plan
 from tools.bench.results import BATCHES, COMPOSITES, NETWORKS, PACKAGES, PEERS, PRECISIONS, Results, peers_of
+from tools.command import typed
 
 REPORTS = Path(__file__).parents[1] / "reports"
 NEEDED = ("torch", "torchvision", "onnxscript")
@@ -111,24 +111,12 @@ def _write(results: Results, path: Path, given: dict[str, Any]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = plot.draw(results, path)
-    command = shlex.join(["python", "-m", "tools.bench", *_without_paths(sys.argv[1:])])
+    command = typed("tools.bench", sys.argv[1:])
     text = report.page(results, given["device"], given["spinning"], given["threads"], command, pictures)
     path.write_text(text, encoding="utf-8")
     within, beyond, unmeasured = limits.missed(results, given["device"])
     click.echo("\n".join(report.headline(results)))
     click.echo(f"\nLimits: {within} kept, {beyond} missed, {unmeasured} not measured. Wrote {path}")
-
-
-def _without_paths(words: list[str]) -> list[str]:
-    """A command line without the options that say where files are, which change no number."""
-    kept, words = [], [part for w in words for part in (w.split("=", 1) if w.startswith("--") else [w])]
-    while words:
-        word = words.pop(0)
-        if word in ("--cache", "--folder", "--report"):
-            words = words[1:]
-        else:
-            kept.append(word)
-    return kept
 
 
 if __name__ == "__main__":
