@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxlrp.explain.modify import Modified, modified
 from onnxlrp.graph.build import Builder, Symbol, Value
@@ -31,8 +32,11 @@ def quotient(
     if foldable and share.divide and build.exact and not _is_rectified(r):
         size = _size_beside_output(share, stabilizer.epsilon, layer, build)
     if size is not None:  # the same for both sides, so that R is divided once and taken apart afterwards
-        part = _restricted(share, layer, _each_over(r, size, layer, build), build)
-        return None if part is None else (part, 1.0 if share.where == "positive" else -1.0)
+        short = layer.z.element_type == TensorProto.FLOAT16  # where R ⊘ ε may be infinite beside z = 0
+        part = _restricted(share, layer, r if short else _each_over(r, size, layer, build), build)
+        if part is None:
+            return None
+        return _over(part, size, layer, build) if short else part, 1.0 if share.where == "positive" else -1.0
     relevance = _restricted(share, layer, r, build)
     if relevance is None or not share.divide:
         return None if relevance is None else (relevance, 1.0)
@@ -42,7 +46,8 @@ def quotient(
 def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
     """R ⊘ z, in that of its forms which `_restricted` reads."""
     if r.cofactor is not None and r.gate == layer.z:
-        return replace(r, cofactor=_over(r.cofactor, z, layer, build))
+        # A cofactor may be equal, and of size 1, along axes that z has.
+        return replace(r, cofactor=_over(r.cofactor, z, layer, build, waits=build.is_whole(r.cofactor)))
     return replace(r, value=_over(r.value, z, layer, build))
 
 
@@ -203,7 +208,9 @@ def _spread(stabilizer: Stabilizer, z: Value, layer: Linear, build: Builder) -> 
     axes = list(range(1 - len(build.facts.shape(layer.output)), 0))  # from the end: z may have no batch
     if z.array is not None:  # a constant is the same for every sample, and may have fewer axes than the layer's output
         return build.constant(stabilizer.epsilon * np.sqrt(np.mean(np.square(z.array))) + 1e-30, z)
-    rms = build.op("Sqrt", build.mean(build.op("Mul", z, z), axes, keepdims=True))
+    wide = build.op("Cast", z, to=TensorProto.FLOAT) if z.element_type == TensorProto.FLOAT16 else z  # z² < 65504
+    rms = build.op("Sqrt", build.mean(build.op("Mul", wide, wide), axes, keepdims=True))
+    rms = rms if wide is z else build.op("Cast", rms, to=z.element_type)
     return build.op(
         "Add", build.op("Mul", rms, build.constant(stabilizer.epsilon, z)), build.constant(1e-30, z), step="spread"
     )

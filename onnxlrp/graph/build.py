@@ -68,6 +68,7 @@ class Builder:
         self._initial: dict[str, TensorProto] = {}
         self._memo: dict[tuple[Any, ...], tuple[Value, ...]] = {}
         self._moving: set[str] = set()
+        self._whole: set[str] = set()
         self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
         self._notes: dict[str, str] = {}
         self._scope, self._note = "", ""
@@ -256,7 +257,14 @@ class Builder:
         if self.dialect.quotient == "guarded" and channels % BLOCK and b.array is None:
             least = np.finfo(helper.tensor_dtype_to_np_dtype(b.element_type)).smallest_subnormal
             b = self.op("Add", b, self.constant(max(GUARD, float(least)), b), step="guarded")
-        return self.op("Div", a, b, step=step)
+        result = self.op("Div", a, b, step=step)
+        self._whole |= {result.name} if self.is_whole(a) else set()
+        return result
+
+    def is_whole(self, a: Value) -> bool:
+        """Whether a tensor is known to have the shape of what it belongs to, along every axis: what `in_turn` was
+        given, or a quotient of it."""
+        return a.name in self._whole
 
     def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
         """Both as they are, but the second is not computed before the first where it depends on the image, and then
@@ -270,6 +278,7 @@ class Builder:
         if key not in self._memo:  # by pair: for another pair the same tensor is reshaped anew
             later, earlier = (self._emit("Reshape", [v, sizes], "late", 1, {})[0] for v in (second, first))
             self._memo[key] = (replace(earlier, sign=first.sign), replace(later, sign=second.sign))
+            self._whole |= {earlier.name, later.name}
         earlier, later = self._memo[key]
         return earlier, later
 

@@ -190,3 +190,18 @@ net ({X}, float[4, 3, 1, 1] w1, float[4, 4, 1, 1] w2, {HEAD}) => (float[N, 3] lo
     assert [r.partition("(")[0] for r in rules] == ["flat", "zplus"]
     assert len(made.plan.rules) == sum(s.rule is not None for s in made.plan.steps)
     assert run(made.model, {"image": images(), "target": np.array([0, 1, 2])})["relevance"].shape == (3, 3, 6, 6)
+
+
+@pytest.mark.parametrize("pool", ["GlobalAveragePool(z2)", "ReduceMean<axes = [2, 3], keepdims = 1>(z2)"])
+def test_gamma_before_an_average_over_all_positions(pool: str) -> None:
+    """Its relevance is the layer's output times one factor a channel, which is divided before it is taken apart."""
+    text = f"""
+net ({X}, float[8, 3, 3, 3] w1, float[8] b1, float[8, 8, 3, 3] w2, float[8] b2, float[8, 3] w3, float[3] b3)
+  => (float[N, 3] logits) {{
+  z1 = Conv<pads = [1, 1, 1, 1]>(image, w1, b1) a1 = Relu(z1) [conv2] z2 = Conv<pads = [1, 1, 1, 1]>(a1, w2, b2)
+  g = {pool} f = Flatten(g) logits = Gemm(f, w3, b3)
+}}"""
+    proto = network(text)
+    options = {"composite": "epsilon_gamma_box(low=-3, high=3)"}
+    found, plain = (explain(proto, images(), [0, 1, 2], optimize=o, **options)["relevance"] for o in ("exact", "none"))
+    assert distance(found, plain.astype(np.float64)) < CLOSE
