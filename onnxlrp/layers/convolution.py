@@ -28,8 +28,9 @@ from onnxlrp.layers.window import Axis, outer, windows, zeros_around
 # A strided convolution's adjoint is faster phase by phase than as ConvTranspose where it has so many channels, and so
 # many products for each element that is put together: on ONNX Runtime's CPU up to 2.3 times in ResNet-50, and slower
 # below (1 x 1 kernels with 512 outputs). With fewer channels the phases go side by side into one convolution: for
-# ResNet-50's image as fast or up to 1.5 times, by machine, and for a single channel 5 times.
-MANY, WORK = 16, 200
+# ResNet-50's image as fast or up to 1.5 times, by machine, and for a single channel 5 times. More than a few phases
+# would be hundreds of nodes.
+MANY, WORK, PHASES = 16, 200, 8
 
 
 @defines("Conv")
@@ -183,7 +184,7 @@ def transposed(
     if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
         whole = [Phase(0, a.kernel, a.extent - 1 - a.before, a.extent - 1 - a.overhang) for a in axes]
         return convolved(w, whole, inputs)
-    if build.exact and groups == 1:
+    if build.exact and groups == 1 and math.prod(a.stride for a in axes) <= PHASES:
         spread = None
         if inputs < MANY:
             spread = side_by_side(build, w, axes, inputs, convolved)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx.parser
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
 from onnxlrp.layers import convolution
@@ -83,6 +84,17 @@ STRIDED = [n for n in cases.names("linear") if "stride" in n and n.startswith("c
 
 
 FORMS = {"by phases": (1, 0), "side by side": (10**9, 0), "transposed": (1, 10**9)}  # MANY and WORK
+
+
+def test_many_phases_are_not_taken_apart() -> None:
+    """A patch embedding would be hundreds of nodes."""
+    text = "net (float[N, 3, 32, 32] image) => (float[N, 8, 2, 2] y) { y = Conv<strides = [16, 16]>(image, w) }"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((8, 3, 16, 16), np.float32), "w"))
+    build, (layer,) = layers_of(proto)
+    assert isinstance(layer, Linear)
+    build.output(next(c for c in layer.transpose(layer.z, layer.w) if isinstance(c, Value)), "c")
+    assert [node.op for node in build.finish(["c"])[0].nodes if node.op != "Identity"] == ["ConvTranspose"]
 
 
 def choose(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
