@@ -127,8 +127,11 @@ def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Va
     build, facts, options, scores = study.build, study.facts, study.options, study.scores.tensor
     changes = edits(build, [s.layer for s in study.plan.steps], options.keep, options.conditions, scores)
     first, back = start(build, study.scores, explained, study.start), None
-    if small_floats.spreads_in_float16(build, study.plan):
-        first, back = small_floats.enlarged(build, first, len(facts.shape(scores)))
+    if small_floats.spreads_in_float16(build, study.plan, study.start):
+        (own,) = first
+        others = any(name != facts.image for name in wanted)  # whose samples may lie along another axis than the first
+        own, back = small_floats.enlarged(build, own, len(facts.shape(scores)), together=others)
+        first = [own]
     runs = [propagate(build, study.plan, {scores: r}, changes) for r in first]
     if any(facts.image not in totals for totals in runs):
         remedy = "choose other rules for its layers"
