@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxlrp.contract import PREDICTED, RELEVANCE, TARGET
+from onnxlrp.contract import EXPLAINED, PREDICTED, RELEVANCE, TARGET
 from tools.bench import models, onnx_side
 from tools.bench.onnx_side import INPUT, ROUNDED, Place
 from tools.bench.results import DEFAULT
@@ -28,25 +28,30 @@ def checks(network: str, composite: str, folder: Path, place: Place) -> dict[str
     if composite != DEFAULT:
         return found
     single, half = replace(place, precision="float32"), replace(place, precision="float16")
-    exact = _relevance(network, composite, folder, single)
-    found["to the CPU"] = models.worst_distance(
-        exact, _relevance(network, composite, folder, replace(single, device="cpu"))
-    )
+    exact, classes = _explained(network, composite, folder, single)
+
+    def relevance(where: Place) -> np.ndarray:
+        return _explained(network, composite, folder, where, classes)[0]
+
+    found["to the CPU"] = models.worst_distance(exact, relevance(replace(single, device="cpu")))
     if onnx_side.explainer_path(folder, network, composite, "float16").exists():
-        short = _relevance(network, composite, folder, half)
+        short = relevance(half)
         models.explain(network, composite, ROUNDED, folder)
         found["float16"] = models.worst_distance(short, exact)
-        found["float16, same weights"] = models.worst_distance(
-            short, _relevance(network, composite, folder, replace(single, precision=ROUNDED))
-        )
+        found["float16, same weights"] = models.worst_distance(short, relevance(replace(single, precision=ROUNDED)))
     found["replay"] = _replayed(network, composite, folder, single)
     return found
 
 
-def _relevance(network: str, composite: str, folder: Path, place: Place) -> np.ndarray:
+def _explained(
+    network: str, composite: str, folder: Path, place: Place, classes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Relevance for the given classes, or for those predicted, and the classes."""
     path = onnx_side.explainer_path(folder, network, composite, place.precision)
-    fed = {INPUT: onnx_side.images(BATCH, place), TARGET: np.full(BATCH, PREDICTED, np.int64)}
-    return np.asarray(onnx_side.session(path, place, BATCH).run([RELEVANCE], fed)[0])
+    asked = np.full(BATCH, PREDICTED, np.int64) if classes is None else classes
+    opened = onnx_side.session(path, place, BATCH)
+    found = opened.run([RELEVANCE, EXPLAINED], {INPUT: onnx_side.images(BATCH, place), TARGET: asked})
+    return np.asarray(found[0]), np.asarray(found[1])
 
 
 def _replayed(network: str, composite: str, folder: Path, place: Place) -> float:
@@ -67,4 +72,4 @@ def _replayed(network: str, composite: str, folder: Path, place: Place) -> float
     given.update_inplace(images)
     opened.run_with_iobinding(binding)  # replayed
     binding.synchronize_outputs()
-    return models.worst_distance(out.numpy(), _relevance(network, composite, folder, place))
+    return models.worst_distance(out.numpy(), _explained(network, composite, folder, place)[0])
