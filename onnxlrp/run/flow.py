@@ -11,14 +11,17 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import connection
 from typing import Generic, TypeVar
 
 from onnxlrp.errors import Problem, RunError
 
-WORKERS = min(os.cpu_count() or 1, 16)
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+WORKERS = min(CORES, 16)
 FEW_CORES, FEW_PICTURES = 4, 100  # up to which threads draw as fast, or processes take longer to start than they save
 A = TypeVar("A")
 B = TypeVar("B")
@@ -45,8 +48,20 @@ def drawers(pictures: int) -> Executor:
     if WORKERS <= FEW_CORES or pictures <= FEW_PICTURES:
         return ThreadPoolExecutor(WORKERS)
     # Not forked: ONNX Runtime's threads and CUDA do not survive it.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(WORKERS, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+    return ProcessPoolExecutor(WORKERS, multiprocessing.get_context("spawn"), initializer=_settle)
+
+
+def _settle() -> None:
+    """In a new process: leave the keyboard to the parent, and go when it goes, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Behind(Generic[B]):
@@ -81,8 +96,8 @@ def _whole() -> Iterator[None]:
     try:
         yield
     except BrokenExecutor as error:
-        reason = "a process that draws them was ended from outside"
-        raise RunError(Problem("the pictures", reason, "see whether memory ran out, and try fewer at once")) from error
+        reason = "one of them ended before its work was done"
+        raise RunError(Problem("worker processes", reason, "see whether memory ran out, and try again")) from error
 
 
 @contextlib.contextmanager

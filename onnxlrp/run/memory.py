@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,23 +28,35 @@ def save_memory(options: Any) -> None:
 @contextlib.contextmanager
 def returning_memory() -> Iterator[None]:
     """Within it, memory that is freed goes back to the system at once, and after it what is free by then, where the C
-    library is glibc. Afterwards blocks are kept as they are in a process that has run for a while."""
+    library is glibc and nobody has tuned it. Afterwards, for as long as the process lives, blocks are kept as they are
+    in one that has run for a while."""
     libc = _glibc()
     if libc is None:
         yield
         return
-    libc.mallopt(_MMAP_THRESHOLD, _SMALL)
+    with _LOCK:
+        _open.append(1)
+        libc.mallopt(_MMAP_THRESHOLD, _SMALL)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
+        with _LOCK:
+            _open.pop()
+            if not _open:
+                libc.mallopt(_MMAP_THRESHOLD, _LARGE)
+                libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGE)
         libc.malloc_trim(0)
 
 
+_LOCK = threading.Lock()
+_open: list[int] = []  # an entry for each session that is being opened
+
+
 @functools.cache
-def _glibc() -> ctypes.CDLL | None:
-    """The C library, if it is glibc."""
+def _glibc() -> Any | None:
+    """The C library, if it is glibc and the environment does not tune its allocator."""
+    if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
+        return None
     with contextlib.suppress(OSError):
         library = ctypes.CDLL("libc.so.6")
         if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -119,7 +123,7 @@ def test_problems_arrive_from_a_process() -> None:
 
 @pytest.mark.usefixtures("many")
 def test_a_process_that_is_gone_is_no_traceback() -> None:
-    with pytest.raises(RunError, match="ended from outside"), behind(Behind, drawers(12)) as jobs:
+    with pytest.raises(RunError, match="ended before its work"), behind(Behind, drawers(12)) as jobs:
         jobs.put(partial(signal.raise_signal, signal.SIGKILL))
 
 
@@ -128,3 +132,37 @@ def test_a_few_are_drawn_by_threads(cores: int, pictures: int, monkeypatch: pyte
     monkeypatch.setattr(flow, "WORKERS", cores)
     with drawers(pictures) as pool:
         assert pool.submit(os.getpid).result() == os.getpid()
+
+
+def test_processes_go_with_their_parent() -> None:
+    """However it ends: nobody else would end them."""
+    code = """
+import os, time
+from onnxlrp.run import flow
+flow.WORKERS, flow.FEW_CORES, flow.FEW_PICTURES = 2, 1, 1
+if __name__ == "__main__":
+    pool = flow.drawers(2)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(60)
+"""
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(code)
+        script.flush()
+        with subprocess.Popen([sys.executable, script.name], stdout=subprocess.PIPE, text=True) as parent:
+            assert parent.stdout
+            worker = int(parent.stdout.readline())
+            parent.kill()
+    for _ in range(100):
+        if not running(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the process ran on")
+
+
+def running(process: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
