@@ -27,20 +27,29 @@ def quotient(
     """s where the share holds, as a tensor and the sign to take it with; None where the share has nothing to give."""
     if all(t.w is None for t in terms):
         return None
-    foldable = stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
-    size = None
-    if foldable and share.divide and build.exact and not _is_rectified(r):
+    if share.divide and build.exact and _foldable(stabilizer, layer) and not _is_rectified(r):
         size = _size_beside_output(share, stabilizer.epsilon, layer, build)
-    if size is not None:  # the same for both sides, so that R is divided once and taken apart afterwards
-        short = layer.z.element_type == TensorProto.FLOAT16  # where R ⊘ ε may be infinite beside z = 0
-        part = _restricted(share, layer, r if short else _each_over(r, size, layer, build), build)
-        if part is None:
-            return None
-        return _over(part, size, layer, build) if short else part, 1.0 if share.where == "positive" else -1.0
+        if size is not None:
+            return _taken_apart(share, size, layer, r, build)
     relevance = _restricted(share, layer, r, build)
-    if relevance is None or not share.divide:
-        return None if relevance is None else (relevance, 1.0)
-    return _divided(relevance, share, terms, stabilizer, layer, r, build, foldable), 1.0
+    if relevance is None:
+        return None
+    return _divided(relevance, share, terms, stabilizer, layer, r, build) if share.divide else relevance, 1.0
+
+
+def _foldable(stabilizer: Stabilizer, layer: Linear) -> bool:
+    """Whether ε is one number that the layer's bias can take."""
+    return stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
+
+
+def _taken_apart(share: Share, size: Value, layer: Linear, r: Relevance, build: Builder) -> tuple[Value, float] | None:
+    """±R ⊘ |stab(z)| on one side of z. |stab(z)| is the same for both, so that R is divided once and then taken apart;
+    the other way round in float16, where R ⊘ ε may be infinite beside z = 0."""
+    short = layer.z.element_type == TensorProto.FLOAT16
+    part = _restricted(share, layer, r if short else _each_over(r, size, layer, build), build)
+    if part is None:
+        return None
+    return _over(part, size, layer, build) if short else part, 1.0 if share.where == "positive" else -1.0
 
 
 def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
@@ -53,11 +62,11 @@ def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevan
 
 def _divided(
     relevance: Value, share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance,
-    build: Builder, foldable: bool,
+    build: Builder,
 ) -> Value:  # fmt: skip
     """R ⊘ stab(z), R where the share holds."""
     side = _side(share, terms, layer, build)
-    if foldable and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
+    if _foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
         return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
     z = build.tensor_of(_forward(terms, layer, build), relevance)
     epsilon = _spread(stabilizer, z, layer, build)
