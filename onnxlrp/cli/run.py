@@ -121,7 +121,7 @@ def run(
     origin, layout = Origin.of(explainer), fitted.preprocessing.layout
     with (
         _progress(len(paths), always=method.name != OWN) as bar,
-        behind(Behind[Done], drawers(len(paths))) as drawing_behind,
+        behind(Behind[Done], drawers(len(paths) * wishes.pictures)) as drawing_behind,
     ):
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))

@@ -51,6 +51,11 @@ class Wishes:
         sheets = [LAYERS_ENDING] * self.layers + [CHANNELS_ENDING] * (self.channels > 0)
         return (*self.formats, *sheets)
 
+    @property
+    def pictures(self) -> int:
+        """How many of them are drawn."""
+        return sum(ending.endswith("png") for ending in self.endings)
+
 
 @dataclass(frozen=True)
 class Origin:

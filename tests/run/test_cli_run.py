@@ -60,6 +60,12 @@ def test_processes_draw_what_threads_draw(
         assert (tmp_path / "processes" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_only_pictures_are_drawn() -> None:
+    """What is drawn decides whether processes are worth their start."""
+    assert Wishes(("npy", "json")).pictures == 0
+    assert Wishes(("png", "npy"), layers=True, channels=3).pictures == 3
+
+
 def test_every_format_of_one_picture(
     explainer_file: Write, pictures: list[Path], tmp_path: Path, weight: np.ndarray
 ) -> None:
