@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from onnxlrp.explain.decompose import decompose
 from onnxlrp.explain.edits import Edit
+from onnxlrp.explain.masks import Masks
 from onnxlrp.explain.plan import Plan
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance, Routing, Special
@@ -17,12 +18,17 @@ from onnxlrp.rules.rule import ActivationRule, LinearRule, PassRule, PoolingRule
 
 
 def propagate(
-    build: Builder, plan: Plan, start: Mapping[str, Relevance], edits: Mapping[str, Edit] = MappingProxyType({})
+    build: Builder,
+    plan: Plan,
+    start: Mapping[str, Relevance],
+    edits: Mapping[str, Edit] = MappingProxyType({}),
+    wanted: Collection[str] = (),
 ) -> dict[str, Relevance]:
-    """The relevance of every tensor on the way, by name; a tensor that gets none is missing.
+    """The relevance of every `wanted` tensor and of others on the way, by name; a tensor that gets none is missing.
 
     `edits` change the relevance that reaches a tensor before it goes on.
     """
+    masks = Masks(build, plan, {*edits, *wanted})
     arrived: dict[str, list[Relevance]] = collections.defaultdict(list)
     totals: dict[str, Relevance] = {}
     for name, relevance in start.items():
@@ -32,9 +38,9 @@ def propagate(
         if not arrived[layer.output]:
             continue
         with build.scope(layer.name, str(step.rule or layer.kind), layer.output):
-            total = _sum(build, arrived.pop(layer.output))
+            total = _sum(build, masks.met(step, arrived.pop(layer.output)))
             total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
-            parts = backward(build, layer, step.rule, total)
+            parts = backward(build, layer, step.rule, masks.taken(layer, total))
         if len(parts) != len(layer.inputs):
             raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")
         for name, part in zip(layer.inputs, parts, strict=True):
@@ -75,24 +81,26 @@ def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> t
         case Linear(), LinearRule():
             return decompose(rule, layer, r, build)
         case Activation(), ActivationRule():
-            return (Relevance(_activation(build, layer, rule, r.value)),)
+            return (Relevance(_activation(build, layer, rule, r)),)
         case Activation(rectifies=True), PassRule():
-            return (r if r.gate is not None and r.gate.name == layer.output else Relevance(r.value),)
+            return (r if r.vanishes_with(layer.output) else Relevance(r.value),)
         case _, PassRule():
             return (Relevance(r.value),)
         case Routing(), None:
             parts = layer.transpose(r.value)
-            kept = r.gate is not None and r.gate.name == layer.output
+            kept = r.vanishes_with(layer.output)
             return tuple(
                 Relevance(p, build.tensor(n) if kept else None) for p, n in zip(parts, layer.inputs, strict=True)
             )
     raise AssertionError(f"{layer}: no way to apply {rule}")
 
 
-def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Value) -> Value:
-    """[R]⁺ where the rule clips, times f'(x) or a smooth stand-in where it asks for the derivative."""
-    result = build.tensor_of(build.positive(r), r) if rule.clip else r
+def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Relevance) -> Value:
+    """[R]⁺ where the rule clips, times f'(x) or a smooth stand-in where it asks for the derivative. That of a relu
+    changes nothing where R vanishes with its output."""
+    result = build.tensor_of(build.positive(r.value), r.value) if rule.clip else r.value
     if rule.smooth is not None:
         x = build.tensor(layer.inputs[0])
         return build.op("Mul", result, build.op("Sigmoid", build.op("Mul", x, build.constant(rule.smooth, x))))
-    return layer.times_derivative(result) if rule.derivative else result
+    needless = build.exact and layer.rectifies and r.vanishes_with(layer.output)
+    return layer.times_derivative(result) if rule.derivative and not needless else result

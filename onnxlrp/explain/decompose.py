@@ -95,7 +95,6 @@ def _relevance(
 def _product(build: Builder, x: Symbol, c: Symbol, name: str) -> Symbol:
     """x′ ⊙ c, of the shape of the input it belongs to."""
     product = build.mul(x, c, step="r")
-    whole = isinstance(x, Value) and x.array is None
-    if product is None or whole or not isinstance(product, Value):
+    if not isinstance(product, Value) or (isinstance(x, Value) and x.array is None) or build.is_whole(product):
         return product
     return build.broadcast(product, build.facts.shape(name), step="r")

@@ -132,7 +132,7 @@ def _walk(study: Study, explained: Value, wanted: Sequence[str]) -> dict[str, Va
         others = any(name != facts.image for name in wanted)  # whose samples may lie along another axis than the first
         own, back = small_floats.enlarged(build, own, len(facts.shape(scores)), together=others)
         first = [own]
-    runs = [propagate(build, study.plan, {scores: r}, changes) for r in first]
+    runs = [propagate(build, study.plan, {scores: r}, changes, wanted) for r in first]
     if any(facts.image not in totals for totals in runs):
         remedy = "choose other rules for its layers"
         raise OnnxLrpError(Problem(f"input {facts.image}", "no relevance reaches it", remedy))

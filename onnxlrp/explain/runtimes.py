@@ -77,6 +77,7 @@ class Runtime:
         return found
 
 
+_HALVES = "masks are rounded: where it computes in float16, the factor 2¹²⁷ of the affine ones is infinite"
 _FLOAT32 = "export the model in float32"
 _NO_CEIL = "export it without ceil_mode"
 _NO_CEIL_OR_COUNT = "export it without ceil_mode, or without count_include_pad"
@@ -121,10 +122,11 @@ RUNTIMES: Mapping[str, Runtime] = {
             "web",
             "ONNX Runtime Web",
             "1.30, wasm",
-            dialect=Dialect(quotient="plain", sign="comparisons"),
+            dialect=Dialect(quotient="plain", sign="comparisons", active="rounded"),
             because=(
                 "quotients are plain: it fills up no channels",
                 "signs are comparisons: WebGPU has no Sign, which would run on the CPU",
+                "masks are rounded: WebAssembly and WebGPU have no layout to keep to, and it is one operator less",
             ),
             limits=(
                 *_ONNXRUNTIME,
@@ -158,6 +160,8 @@ RUNTIMES: Mapping[str, Runtime] = {
             "openvino",
             "OpenVINO",
             "2026.4.1, CPU",
+            dialect=Dialect(active="rounded"),
+            because=(_HALVES,),
             limits=(
                 Limit(
                     window_limits.hanging_averages(padded=True),
@@ -230,6 +234,8 @@ RUNTIMES: Mapping[str, Runtime] = {
             "tensorrt",
             "TensorRT",
             "",
+            dialect=Dialect(active="rounded"),
+            because=(_HALVES,),
             limits=(
                 Limit(
                     limits.long_top_k(3839),
@@ -265,6 +271,8 @@ RUNTIMES: Mapping[str, Runtime] = {
             "coreml",
             "CoreML through ONNX Runtime",
             "",
+            dialect=Dialect(active="rounded"),
+            because=(_HALVES,),
             limits=(
                 *_ONNXRUNTIME,
                 Limit(

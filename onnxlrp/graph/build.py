@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from onnxlrp.graph.blocks import fills_blocks, stays_in_blocks
 from onnxlrp.graph.dialect import BLOCK, GUARD, PORTABLE, Dialect
 from onnxlrp.graph.facts import FOLD_LIMIT, Facts, Shape, evaluate
 from onnxlrp.graph.signs import Sign, of_array, sign_of
@@ -69,6 +70,7 @@ class Builder:
         self._memo: dict[tuple[Any, ...], tuple[Value, ...]] = {}
         self._moving: set[str] = set()
         self._whole: set[str] = set()
+        self._blocked: set[str] = set()
         self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
         self._notes: dict[str, str] = {}
         self._scope, self._note = "", ""
@@ -158,6 +160,8 @@ class Builder:
         )
         if any(map(self.moves, present)):
             self._moving.update(v.name for v in values)
+        if stays_in_blocks(op_type, [i.name in self._blocked for i in present], attributes):
+            self._blocked.update(v.name for v in values)
         arguments = [self._surgeon(i) if i else gs.Variable.empty() for i in inputs]
         results = [self._surgeon(v) for v in values]
         self._graph.nodes.append(gs.Node(op_type, name, dict(attributes), arguments, results))
@@ -263,8 +267,26 @@ class Builder:
 
     def is_whole(self, a: Value) -> bool:
         """Whether a tensor is known to have the shape of what it belongs to, along every axis: what `in_turn` was
-        given, or a quotient of it."""
+        given, or a quotient of it, or what its maker says so of."""
         return a.name in self._whole
+
+    def whole(self, a: Value) -> Value:
+        """`a`, which has the shape of what it belongs to."""
+        self._whole.add(a.name)
+        return a
+
+    def in_blocks(self, a: Value, shape: Shape) -> Value:
+        """`a`, of `shape`, in the memory layout of ONNX Runtime's convolutions where that is possible: a pooling of
+        single elements changes nothing, and is computed there. From opset 22 on CUDA has none."""
+        if not self.exact or self.is_blocked(a) or not fills_blocks(a.element_type, shape):
+            return a
+        if self.facts.model.opset >= 22:
+            return a
+        return self.op("MaxPool", a, kernel_shape=[1, 1], strides=[1, 1], step="blocks")
+
+    def is_blocked(self, a: Value) -> bool:
+        """Whether a tensor that was added is in that layout, if its channels fill blocks."""
+        return a.name in self._blocked
 
     def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
         """Both as they are, but the second is not computed before the first where it depends on the image, and then

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
+from onnxlrp.graph.blocks import fills_blocks
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
@@ -21,10 +22,33 @@ Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
 
 
 def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    return where_active(build, g, y)
+
+
+def where_active(build: Builder, g: Value, y: Value) -> Value:
+    """g where y > 0, else 0, for a y that is nowhere negative."""
+    shape = build.facts.shape(y.name)
+    affine = build.dialect.active == "affine" and build.is_blocked(g) and fills_blocks(y.element_type, shape)
+    active = _affinely(build, y, int(shape[1])) if affine else _rounded(build, y)
+    return replace(build.op("Mul", g, active), sign=g.sign)
+
+
+def _rounded(build: Builder, y: Value) -> Value:
     """y ≥ 0 cut at 1 and rounded up is 1 where y > 0. ONNX Runtime shares that among threads, and casts a comparison on
     one."""
-    active = build.op("Ceil", build.op("Clip", y, None, build.constant(1.0, y)), step="active")
-    return replace(build.op("Mul", g, active), sign=g.sign)
+    return build.op("Ceil", build.op("Clip", y, None, build.constant(1.0, y)), step="active")
+
+
+def _affinely(build: Builder, y: Value, channels: int) -> Value:
+    """1 - relu(1 - 2¹²⁷·y), which is 1 from y = 2⁻¹²⁷ on, and float32's normal numbers begin at 2⁻¹²⁶."""
+    idle = build.op("Relu", _scaled(build, y, -(2.0**127), channels))
+    return _scaled(build, idle, -1.0, channels, step="active")
+
+
+def _scaled(build: Builder, v: Value, factor: float, channels: int, step: str = "") -> Value:
+    """1 + factor · v, as the batch normalisation of an image."""
+    scale, one, zero = (build.constant(np.full(channels, c), v) for c in (factor, 1.0, 0.0))
+    return build.op("BatchNormalization", v, scale, one, zero, one, epsilon=0.0, step=step)
 
 
 def _leaky_relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:

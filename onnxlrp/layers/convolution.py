@@ -128,7 +128,7 @@ class Convolution:
         if w is None:
             return (None,)
         if not isinstance(w, One):
-            return (transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups),)
+            return (self.build.whole(transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups)),)
         sums = self._over_groups(s, self.outputs, [a.out for a in self.axes])
         spread = transposed(
             self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups

@@ -40,6 +40,10 @@ class Relevance:
     gate: Value | None = None
     cofactor: Value | None = None
 
+    def vanishes_with(self, name: str) -> bool:
+        """Whether R is known to be zero wherever the tensor of this name is."""
+        return self.gate is not None and self.gate.name == name
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
