@@ -77,7 +77,7 @@ class Runtime:
         return found
 
 
-_HALVES = "masks are rounded: where it computes in float16, the factor 2¹²⁷ of the affine ones is infinite"
+_HALVES = "masks are rounded: where it computes in float16, the factor 2⁹⁶ of the affine ones is infinite"
 _FLOAT32 = "export the model in float32"
 _NO_CEIL = "export it without ceil_mode"
 _NO_CEIL_OR_COUNT = "export it without ceil_mode, or without count_include_pad"

@@ -40,8 +40,9 @@ def _rounded(build: Builder, y: Value) -> Value:
 
 
 def _affinely(build: Builder, y: Value, channels: int) -> Value:
-    """1 - relu(1 - 2¹²⁷·y), which is 1 from y = 2⁻¹²⁷ on, and float32's normal numbers begin at 2⁻¹²⁶."""
-    idle = build.op("Relu", _scaled(build, y, -(2.0**127), channels))
+    """1 - relu(1 - 2⁹⁶·y), which is 1 from y = 2⁻⁹⁶ ≈ 1e-29 on. Nothing is infinite up to y = 2³²: relus of OpenCV make
+    -∞ NaN."""
+    idle = build.op("Relu", _scaled(build, y, -(2.0**96), channels))
     return _scaled(build, idle, -1.0, channels, step="active")
 
 
