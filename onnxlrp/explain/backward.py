@@ -24,9 +24,10 @@ def propagate(
     edits: Mapping[str, Edit] = MappingProxyType({}),
     wanted: Collection[str] = (),
 ) -> dict[str, Relevance]:
-    """The relevance of every `wanted` tensor and of others on the way, by name; a tensor that gets none is missing.
+    """The relevance of every tensor on the way, by name; a tensor that gets none is missing.
 
-    `edits` change the relevance that reaches a tensor before it goes on.
+    `edits` change the relevance that reaches a tensor before it goes on. That of a relu's output which is not `wanted`
+    may be masked already, as behind the relu.
     """
     masks = Masks(build, plan, {*edits, *wanted})
     arrived: dict[str, list[Relevance]] = collections.defaultdict(list)
@@ -38,9 +39,9 @@ def propagate(
         if not arrived[layer.output]:
             continue
         with build.scope(layer.name, str(step.rule or layer.kind), layer.output):
-            total = _sum(build, masks.met(step, arrived.pop(layer.output)))
+            total = _sum(build, masks.summands(step, arrived.pop(layer.output)))
             total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
-            parts = backward(build, layer, step.rule, masks.taken(layer, total))
+            parts = backward(build, layer, step.rule, masks.taken(step, total))
         if len(parts) != len(layer.inputs):
             raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")
         for name, part in zip(layer.inputs, parts, strict=True):
@@ -98,7 +99,9 @@ def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> t
 def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Relevance) -> Value:
     """[R]⁺ where the rule clips, times f'(x) or a smooth stand-in where it asks for the derivative. That of a relu
     changes nothing where R vanishes with its output."""
-    result = build.tensor_of(build.positive(r.value), r.value) if rule.clip else r.value
+    result = build.positive(r.value) if rule.clip else r.value
+    if not isinstance(result, Value):  # R ≤ 0
+        return build.op("Clip", r.value, *[build.constant(0.0, r.value)] * 2)
     if rule.smooth is not None:
         x = build.tensor(layer.inputs[0])
         return build.op("Mul", result, build.op("Sigmoid", build.op("Mul", x, build.constant(rule.smooth, x))))

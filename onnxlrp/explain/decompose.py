@@ -94,7 +94,7 @@ def _relevance(
 
 def _product(build: Builder, x: Symbol, c: Symbol, name: str) -> Symbol:
     """x′ ⊙ c, of the shape of the input it belongs to."""
-    product = build.mul(x, c, step="r")
-    if not isinstance(product, Value) or (isinstance(x, Value) and x.array is None) or build.is_whole(product):
+    product, shape = build.mul(x, c, step="r"), build.facts.shape(name)
+    if not isinstance(product, Value) or (isinstance(x, Value) and x.array is None) or build.is_whole(product, shape):
         return product
-    return build.broadcast(product, build.facts.shape(name), step="r")
+    return build.broadcast(product, shape, step="r")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.build import Builder
 from onnxlrp.layers.activation import where_active
-from onnxlrp.layers.registry import Activation, Layer, Relevance
+from onnxlrp.layers.registry import Activation, Relevance
 from onnxlrp.rules.rule import ActivationRule, PoolingRule
 
 
@@ -25,32 +25,37 @@ class Masks:
         self.build = build
         self.behind_pooling = _behind_pooling(plan, watched) if build.exact else set()
 
-    def met(self, step: Step, parts: Sequence[Relevance]) -> Sequence[Relevance]:
-        """What reached a layer's output; where a mask comes next, in the layout in which sums and products are
-        cheap."""
-        name = step.layer.output
-        needed = _masks(step) and not all(r.vanishes_with(name) for r in parts)
-        if not needed and name not in self.behind_pooling:
+    def summands(self, step: Step, parts: Sequence[Relevance]) -> Sequence[Relevance]:
+        """What reached a layer's output; where a mask comes next and convolutions made some of it, all in their layout,
+        in which they sum as well."""
+        name, blocked = step.layer.output, [self.build.is_blocked(r.value) for r in parts]
+        if not any(blocked) or not any(self._masked_next(step, r) for r in parts):
             return parts
         shape = self.build.facts.shape(name)
         return [replace(r, value=self.build.in_blocks(r.value, shape)) for r in parts]
 
-    def taken(self, layer: Layer, r: Relevance) -> Relevance:
+    def taken(self, step: Step, r: Relevance) -> Relevance:
         """R of a layer's output, multiplied by the mask of the relu before the layer where it is taken here."""
-        if layer.output not in self.behind_pooling or r.vanishes_with(layer.output):
+        if step.layer.output not in self.behind_pooling or not self._masked_next(step, r):
             return r
-        y = self.build.tensor(layer.output)
+        y = self.build.tensor(step.layer.output)
         return Relevance(where_active(self.build, r.value, y), y)
+
+    def _masked_next(self, step: Step, r: Relevance) -> bool:
+        """Whether R of a layer's output is multiplied by a mask before it reaches the layer's input."""
+        name = step.layer.output
+        return not r.vanishes_with(name) and (name in self.behind_pooling or _takes_derivative(step))
 
 
 def _behind_pooling(plan: Plan, watched: Collection[str]) -> set[str]:
     """The outputs of max poolings of what a relu makes, and nothing else reads, where its derivative is a factor."""
     readers = collections.Counter(name for step in plan.steps for name in step.layer.inputs)
-    masked = {s.layer.output for s in plan.steps if _masks(s) and readers[s.layer.output] == 1} - set(watched)
-    return {s.layer.output for s in plan.steps if _routes_to_largest(s) and s.layer.inputs[0] in masked}
+    masked = {s.layer.output for s in plan.steps if _takes_derivative(s)} - set(watched)
+    poolings = (s.layer for s in plan.steps if _routes_to_largest(s))
+    return {p.output for p in poolings if p.inputs[0] in masked and readers[p.inputs[0]] == 1}
 
 
-def _masks(step: Step) -> bool:
+def _takes_derivative(step: Step) -> bool:
     """Whether the step multiplies R by a relu's derivative."""
     rule, layer = step.rule, step.layer
     relu = isinstance(layer, Activation) and layer.rectifies

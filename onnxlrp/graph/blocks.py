@@ -1,8 +1,8 @@
 """The memory layout of ONNX Runtime's convolutions on the CPU: images in blocks of 8 or 16 channels.
 
-A convolution or pooling computes in it, and so does what follows, as long as batch normalisations, relus, and sums and
-products of tensors in that layout follow. Every other operator has its inputs put in order first, a pass over each, and
-its output is put into blocks again where the next convolution reads it.
+Convolutions and poolings compute in it, and so do batch normalisations, relus, sums and products that follow them.
+Most other operators have their inputs put in order first, a pass over each, and what they give is put into blocks
+again where the next convolution reads it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ def fills_blocks(element_type: int, shape: Shape) -> bool:
 
 
 def stays_in_blocks(op_type: str, blocked: Sequence[bool], attributes: Mapping[str, Any]) -> bool:
-    """Whether an operator's output is in that layout where its inputs are, or are not."""
-    if op_type in ("Conv", "MaxPool"):
+    """Whether an operator's output is in that layout where its inputs are, or are not. Batch normalisations are added
+    only behind what the classifier computes there."""
+    if op_type == "Conv":
         return attributes.get("group", 1) == 1
-    if op_type == "BatchNormalization":  # its other inputs are vectors
-        return blocked[0]
-    return op_type in ("Add", "Mul", "Relu") and all(blocked)
+    return op_type in ("MaxPool", "BatchNormalization") or (op_type in ("Add", "Mul", "Relu") and all(blocked))

@@ -69,7 +69,7 @@ class Builder:
         self._initial: dict[str, TensorProto] = {}
         self._memo: dict[tuple[Any, ...], tuple[Value, ...]] = {}
         self._moving: set[str] = set()
-        self._whole: set[str] = set()
+        self._whole: dict[str, Shape] = {}
         self._blocked: set[str] = set()
         self._taken = set(facts.model.tensor_names) | {n.name for n in facts.model.nodes}
         self._notes: dict[str, str] = {}
@@ -262,25 +262,22 @@ class Builder:
             least = np.finfo(helper.tensor_dtype_to_np_dtype(b.element_type)).smallest_subnormal
             b = self.op("Add", b, self.constant(max(GUARD, float(least)), b), step="guarded")
         result = self.op("Div", a, b, step=step)
-        self._whole |= {result.name} if self.is_whole(a) else set()
-        return result
+        return self.whole(result, self._whole[a.name]) if a.name in self._whole else result
 
-    def is_whole(self, a: Value) -> bool:
-        """Whether a tensor is known to have the shape of what it belongs to, along every axis: what `in_turn` was
-        given, or a quotient of it, or what its maker says so of."""
-        return a.name in self._whole
+    def is_whole(self, a: Value, shape: Shape) -> bool:
+        """Whether a tensor is known to have this shape, size 1 along no axis where the shape has more."""
+        return self._whole.get(a.name, ())[1:] == shape[1:] != ()
 
-    def whole(self, a: Value) -> Value:
-        """`a`, which has the shape of what it belongs to."""
-        self._whole.add(a.name)
+    def whole(self, a: Value, shape: Shape) -> Value:
+        """`a`, which has this shape."""
+        self._whole[a.name] = shape
         return a
 
     def in_blocks(self, a: Value, shape: Shape) -> Value:
-        """`a`, of `shape`, in the memory layout of ONNX Runtime's convolutions where that is possible: a pooling of
-        single elements changes nothing, and is computed there. From opset 22 on CUDA has none."""
-        if not self.exact or self.is_blocked(a) or not fills_blocks(a.element_type, shape):
-            return a
-        if self.facts.model.opset >= 22:
+        """`a`, of `shape`, in the memory layout of ONNX Runtime's convolutions where masks are computed there: a
+        pooling of single elements changes nothing, and leads into it. From opset 22 on CUDA has none."""
+        masks_there = self.exact and self.dialect.active == "affine" and self.facts.model.opset < 22
+        if not masks_there or self.is_blocked(a) or not fills_blocks(a.element_type, shape):
             return a
         return self.op("MaxPool", a, kernel_shape=[1, 1], strides=[1, 1], step="blocks")
 
@@ -300,7 +297,7 @@ class Builder:
         if key not in self._memo:  # by pair: for another pair the same tensor is reshaped anew
             later, earlier = (self._emit("Reshape", [v, sizes], "late", 1, {})[0] for v in (second, first))
             self._memo[key] = (replace(earlier, sign=first.sign), replace(later, sign=second.sign))
-            self._whole |= {earlier.name, later.name}
+            self._whole |= {earlier.name: shape, later.name: shape}
         earlier, later = self._memo[key]
         return earlier, later
 

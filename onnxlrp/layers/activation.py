@@ -26,11 +26,12 @@ def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -
 
 
 def where_active(build: Builder, g: Value, y: Value) -> Value:
-    """g where y > 0, else 0, for a y that is nowhere negative."""
+    """g where y > 0, else 0, for a y that is nowhere negative and has g's shape."""
     shape = build.facts.shape(y.name)
+    g = build.in_blocks(g, shape)
     affine = build.dialect.active == "affine" and build.is_blocked(g) and fills_blocks(y.element_type, shape)
     active = _affinely(build, y, int(shape[1])) if affine else _rounded(build, y)
-    return replace(build.op("Mul", g, active), sign=g.sign)
+    return build.whole(replace(build.op("Mul", g, active), sign=g.sign), shape)
 
 
 def _rounded(build: Builder, y: Value) -> Value:
@@ -122,10 +123,14 @@ def clip(node: NodeProto, build: Builder) -> Activation:
     low = -np.inf if bounds[0] is None else float(bounds[0])
     high = np.inf if bounds[1] is None else float(bounds[1])
 
+    rectifies = low == 0 and high == np.inf
+
     def product(g: Value, x: Value, y: Value) -> Value:
+        if rectifies:
+            return where_active(build, g, y)
         return g if low == -np.inf and high == np.inf else build.masked(g, _inside(build, y, low, high))
 
-    return _activation(node, build, node.input[0], product, rectifies=low == 0 and high == np.inf)
+    return _activation(node, build, node.input[0], product, rectifies)
 
 
 @defines("Max")

@@ -128,7 +128,8 @@ class Convolution:
         if w is None:
             return (None,)
         if not isinstance(w, One):
-            return (self.build.whole(transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups)),)
+            c = transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups)
+            return (self.build.whole(c, ("N", self.inputs, *self.sizes)),)
         sums = self._over_groups(s, self.outputs, [a.out for a in self.axes])
         spread = transposed(
             self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups

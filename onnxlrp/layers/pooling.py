@@ -158,7 +158,7 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
     x, y = build.tensor(node.input[0]), build.tensor(node.output[0])
 
     def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
-        vanishes = r.gate is not None and r.gate == y
+        vanishes = r.vanishes_with(y.name)
         routed = winner(build, x, y, r.value, axes)
         return (Relevance(routed, x if vanishes else None),)
 

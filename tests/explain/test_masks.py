@@ -1,4 +1,4 @@
-"""The masks of relus: behind a pooling, and in the layout of convolutions, which 16 channels fill. All are exact."""
+"""The masks of relus: behind a pooling, and in the layout of convolutions, which 16 channels fill. Nothing changes."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def written(model: ModelProto, prefix: str = "lrp/") -> Counter[str]:
     return Counter(n.op_type for n in model.graph.node if n.name.startswith(prefix))
 
 
+def ways_in(model: ModelProto) -> list[str]:
+    """The poolings of single elements, in order."""
+    return [n.name for n in model.graph.node if n.op_type == "MaxPool" and n.name.endswith("/blocks")]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_equal_to_the_restatement(preset: str, blocks: Subject) -> None:
     """The map, the relevance before and behind the pooling; what is watched is what it would be without masks."""
@@ -114,17 +119,36 @@ def test_one_way_into_the_layout_a_stage(blocks: Subject) -> None:
     """Masks are affine where 16 channels fill blocks; a pooling of single elements leads into them where a stage's
     relevance comes from elsewhere: once behind the average, once behind the strided convolutions' adjoints."""
     model = onnxlrp.convert(blocks.proto, composite="gradient").model
-    entered = [n.name for n in model.graph.node if n.op_type == "MaxPool" and n.name.startswith("lrp/relu")]
-    assert len(entered) == 3  # relu4's one, relu2's two parts
+    assert ways_in(model) == ["lrp/relu4/blocks", "lrp/relu2/blocks"]
     assert written(model)["BatchNormalization"] == 2 * 4
     assert not written(model)["Ceil"]
-    assert not written(model, "lrp/conv")["Expand"]  # which would lead out of it again
+    expanded = [n.name for n in model.graph.node if n.op_type == "Expand" and n.name.startswith("lrp/")]
+    assert expanded == ["lrp/dense/r", "lrp/average/r"]
+    assert not ways_in(onnxlrp.convert(blocks.proto, composite="excitation_backprop").model)  # no mask is left there
+
+
+def test_a_relu_written_as_clip_is_one(blocks: Subject) -> None:
+    clipped = ModelProto()
+    clipped.CopyFrom(blocks.proto)
+    clipped.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0), "zero"))
+    for node in clipped.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Clip"
+            node.input.append("zero")
+    one, other = (onnxlrp.convert(p, composite="gradient").model for p in (clipped, blocks.proto))
+    assert written(one) == written(other)
+
+
+def test_from_opset_22_on_nothing_is_pooled_to_get_there() -> None:
+    """The CUDA provider has no MaxPool of that opset."""
+    assert not ways_in(onnxlrp.convert(network(BLOCKS, opset=22), composite="gradient").model)
 
 
 @pytest.mark.parametrize("runtime", ["web", "openvino", "tensorrt", "coreml"])
 def test_elsewhere_masks_are_rounded(runtime: str, blocks: Subject) -> None:
     converted = onnxlrp.convert(blocks.proto, composite="gradient", target_runtime=runtime).model
     assert not written(converted)["BatchNormalization"]
+    assert not ways_in(converted)
     found = run(converted, {"image": blocks.x, "target": np.array(blocks.targets)})["relevance"]
     assert distance(found, explain(blocks.proto, blocks.x, blocks.targets, composite="gradient")["relevance"]) < 1e-5
 
@@ -157,3 +181,19 @@ def test_small_activations_count() -> None:
         model = onnxlrp.convert(proto, composite="gradient", target_runtime=runtime).model
         assert bool(written(model)["BatchNormalization"]) == (runtime == "portable")
         np.testing.assert_array_equal(run(model, {"image": x, "target": np.array([0])})["relevance"], expected)
+
+
+@pytest.mark.parametrize("preset", ["guided_backprop", "deconvnet"])
+def test_what_is_clipped_away_whole_is_zeros(preset: str) -> None:
+    """Where all weights behind a relu are ≤ 0, no relevance is above zero, and that is known."""
+    proto = network("""
+    negative (float[N, 2, 4, 4] image, float[2, 2, 1, 1] w0, float[2, 2, 2, 2] w1) => (float[N, 2, 1, 1] logits) {
+      [conv] z = Conv<kernel_shape = [1, 1]>(image, w0)
+      [relu] a = Relu(z)
+      [pool] p = MaxPool<kernel_shape = [1, 1], strides = [2, 2]>(a)
+      [head] logits = Conv<kernel_shape = [2, 2]>(p, w1)
+    }""")
+    last = next(t for t in proto.graph.initializer if t.name == "w1")
+    last.CopyFrom(onnx.numpy_helper.from_array(-np.abs(onnx.numpy_helper.to_array(last)), "w1"))
+    found = explain(proto, images(shape=(2, 4, 4)), [0, 1, 1], composite=preset)["relevance"]
+    np.testing.assert_array_equal(found, np.zeros((3, 2, 4, 4)))
