@@ -56,12 +56,8 @@ def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevan
     """R ⊘ z, in that of its forms which `_restricted` reads."""
     if r.cofactor is not None and r.gate == layer.z:
         # A cofactor may be equal, and of size 1, along axes that z has.
-        return replace(
-            r,
-            cofactor=_over(
-                r.cofactor, z, layer, build, waits=build.is_whole(r.cofactor, build.facts.shape(layer.output))
-            ),
-        )
+        whole = build.is_whole(r.cofactor, build.facts.shape(layer.output))
+        return replace(r, cofactor=_over(r.cofactor, z, layer, build, waits=whole))
     return replace(r, value=_over(r.value, z, layer, build))
 
 

@@ -29,7 +29,8 @@ def where_active(build: Builder, g: Value, y: Value) -> Value:
     """g where y > 0, else 0, for a y that is nowhere negative and has g's shape."""
     shape = build.facts.shape(y.name)
     g = build.in_blocks(g, shape)
-    affine = build.dialect.active == "affine" and build.is_blocked(g) and fills_blocks(y.element_type, shape)
+    there = build.exact and build.is_blocked(g) and fills_blocks(y.element_type, shape)
+    affine = there and build.dialect.active == "affine"
     active = _affinely(build, y, int(shape[1])) if affine else _rounded(build, y)
     return build.whole(replace(build.op("Mul", g, active), sign=g.sign), shape)
 

@@ -13,7 +13,7 @@ import onnxlrp
 
 from .conftest import Subject, subject
 from .networks import CLOSE, distance, explain, images, network, of_type, run
-from .restated import Rule, gradient, guided, linear
+from .test_presets import GRADIENTS, RESTATED
 
 # A stem with overlapping poolings, an identity skip, a strided block with a convolutional skip.
 BLOCKS = """
@@ -36,16 +36,7 @@ blocks (float[N, 3, 11, 11] image, float[16, 3, 3, 3] w0, float[16] b0, float[16
   [flatten] f = Flatten(g)
   [dense] logits = Gemm(f, w5, b5)
 }"""
-DERIVATIVE: dict[str, Rule] = {
-    **{k: linear("gradient") for k in ("Conv", "Gemm", "GlobalAveragePool")},
-    "Add": lambda seen: [seen.r] * len(seen.xs),
-}
-ZPLUS = linear("zplus")
-PRESETS: dict[str, dict[str, Rule]] = {
-    "gradient": {**DERIVATIVE, "Relu": gradient},
-    "guided_backprop": {**DERIVATIVE, "Relu": guided},
-    "excitation_backprop": {"Conv": ZPLUS, "Gemm": ZPLUS, "Relu": gradient},
-}
+PRESETS = ("gradient", "guided_backprop", "excitation_backprop")
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +60,10 @@ def ways_in(model: ModelProto) -> list[str]:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_equal_to_the_restatement(preset: str, blocks: Subject) -> None:
     """The map, the relevance before and behind the pooling; what is watched is what it would be without masks."""
-    expected = blocks.restated.relevance(
-        blocks.x, blocks.hot if preset != "excitation_backprop" else blocks.start, PRESETS[preset]
-    )
+    rules, start = RESTATED[preset], blocks.start
+    if preset in GRADIENTS:
+        rules, start = {**rules, "Add": lambda seen: [seen.r] * len(seen.xs)}, blocks.hot
+    expected = blocks.restated.relevance(blocks.x, start, rules)
     for taps in ([], ["relu0", "pool", "relu2"]):
         found = explain(blocks.proto, blocks.x, blocks.targets, composite=preset, taps=taps)
         assert distance(found["relevance"], expected["image"]) < CLOSE
@@ -122,6 +114,8 @@ def test_one_way_into_the_layout_a_stage(blocks: Subject) -> None:
     assert ways_in(model) == ["lrp/relu4/blocks", "lrp/relu2/blocks"]
     assert written(model)["BatchNormalization"] == 2 * 4
     assert not written(model)["Ceil"]
+    plain = onnxlrp.convert(blocks.proto, composite="gradient", optimize="none").model
+    assert not ways_in(plain) and not written(plain)["BatchNormalization"]
     expanded = [n.name for n in model.graph.node if n.op_type == "Expand" and n.name.startswith("lrp/")]
     assert expanded == ["lrp/dense/r", "lrp/average/r"]
     assert not ways_in(onnxlrp.convert(blocks.proto, composite="excitation_backprop").model)  # no mask is left there
@@ -162,14 +156,13 @@ def test_other_types_are_rounded(element_type: int, blocks: Subject) -> None:
 
 def test_small_activations_count() -> None:
     """Every number from 2⁻⁹⁶ on is active, in either form."""
-    text = """
-    small (float[N, 16, 1, 1] image, float[16, 2] w1) => (float[N, 2] logits) {
+    proto = network("""
+    small (float[N, 16, 1, 1] image, float[16, 16, 1, 1] w0, float[16, 2] w1) => (float[N, 2] logits) {
       [same] z = Conv<kernel_shape = [1, 1]>(image, w0)
       [relu] a = Relu(z)
       [flatten] f = Flatten(a)
       [dense] logits = Gemm(f, w1)
-    }""".replace("float[16, 2] w1", "float[16, 16, 1, 1] w0, float[16, 2] w1")
-    proto = network(text)
+    }""")
     identity = next(t for t in proto.graph.initializer if t.name == "w0")
     identity.CopyFrom(onnx.numpy_helper.from_array(np.eye(16, dtype=np.float32)[:, :, None, None], "w0"))
     tiny = 2.0**-96
