@@ -203,13 +203,24 @@ def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str 
     )  # fmt: skip
 
 
-def _phase(build: Builder, x: Value, phase: int, a: Axis, i: int, rank: int) -> Value:
-    """Every stride-th element along an axis, from `phase` on. The first of all that is a pooling of single elements,
-    which ONNX Runtime shares among threads and does in the memory layout of its convolutions; a Slice it does not."""
-    if phase:
-        return build.slice(x, 2 + i, phase, a.size, a.stride)
-    single = Axis(a.size, out=-(-a.size // a.stride), kernel=1, stride=a.stride)
-    return _pool_along(build, x, single, i, rank, "phase")
+def _tap(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis]) -> Value | None:
+    """What a tap of every window along the i-th axis reads, a number below all that occur where that is padding; None
+    where it is nothing else.
+
+    Every stride-th element from the first on is a pooling of single elements, which ONNX Runtime shares among threads
+    and does in the memory layout of its convolutions; a Slice it does not."""
+    a, rank = axes[i], len(axes)
+    by, phase = _read(tap, a)
+    have, stride = len(range(phase, a.size, a.stride)), a.stride
+    if not phase:
+        single = Axis(a.size, out=have, kernel=1, stride=stride)
+        x, stride = _pool_along(build, x, single, i, rank, "phase"), 1
+    return _shifted(build, x, 2 + i, by, have, a.out, 2 + rank, _lowest(x), phase, stride)
+
+
+def _read(tap: int, a: Axis) -> tuple[int, int]:
+    """(by, phase): the tap of window o reads element stride·(o + by) + phase."""
+    return divmod(tap * a.dilation - a.before, a.stride)
 
 
 def _lowest(x: Value) -> float:
@@ -218,21 +229,17 @@ def _lowest(x: Value) -> float:
 
 
 def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> Value:
-    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum.
-
-    Tap k of window o is element stride·(o + by) + phase, where k·dilation - before = stride·by + phase.
-    """
+    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum."""
     a, axis, rank = axes[i], 2 + i, 2 + len(axes)
     if a.kernel == a.stride == 1 and not a.before:
         return r
     counts = [len(range(phase, a.size, a.stride)) for phase in range(a.stride)]
     found: list[Symbol] = [None] * a.stride
     for tap in range(a.kernel):
-        by, phase = divmod(tap * a.dilation - a.before, a.stride)
+        by, phase = _read(tap, a)
         part = r  # no tap before the last was the largest: it is
         if tap < a.kernel - 1:
-            every = _phase(build, x, phase, a, i, len(axes))
-            taken = _shifted(build, every, axis, by, counts[phase], a.out, rank, _lowest(x))
+            taken = _tap(build, x, tap, i, axes)
             if taken is None:
                 continue
             part = build.masked(r, build.op("Equal", taken, y))
@@ -245,13 +252,14 @@ def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Se
 
 
 def _shifted(
-    build: Builder, v: Value, axis: int, by: int, have: int, want: int, rank: int, fill: float
-) -> Value | None:
-    """The elements [by, by + want) of the `have` that v has along an axis, `fill` where there is none; None where there
-    is none at all."""
+    build: Builder, v: Value, axis: int, by: int, have: int, want: int, rank: int, fill: float,
+    phase: int = 0, stride: int = 1,
+) -> Value | None:  # fmt: skip
+    """The elements [by, by + want) of the `have` that v has along an axis, counting every stride-th from `phase` on;
+    `fill` where there is none, and None where there is none at all."""
     first, last = max(by, 0), min(by + want, have)
     if first >= last:
         return None
-    if (first, last) != (0, have):
-        v = build.slice(v, axis, first, last)
+    if (first, last, stride) != (0, have, 1):
+        v = build.slice(v, axis, phase + stride * first, phase + stride * (last - 1) + 1, stride)
     return build.pad(v, axis, first - by, by + want - last, rank, fill)
