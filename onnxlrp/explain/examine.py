@@ -14,11 +14,11 @@ from onnxlrp.explain import choose, edits, pixels
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import Options
-from onnxlrp.explain.plan import Plan, plan
+from onnxlrp.explain.plan import Plan, passed, plan
 from onnxlrp.explain.presets import named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
 from onnxlrp.explain.target import Scores, scores
-from onnxlrp.explain.view import view
+from onnxlrp.explain.view import through_relus, view
 from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import Model, load
@@ -73,6 +73,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     if problems:
         planned = plan(layers, composite, [], facts, options.preprocess)
     else:
+        layers = through_relus(build, layers, found.tensor, passed(layers, composite, overrides, facts))
         planned = plan(layers, composite, overrides, facts, options.preprocess)
         problems = [
             *planned.problems,

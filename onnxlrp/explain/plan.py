@@ -50,13 +50,10 @@ def plan(
     preprocess: contract.Preprocessing | None,
 ) -> Plan:
     """Give every layer its rule: the first override that matches, else the composite's."""
-    users = Composite("--rule", tuple(overrides))
     steps, problems = [], []
     for place in places(layers, facts):
         layer = _with_skips(place)
-        rule, why = users.rule_for(place)
-        if rule is None:
-            rule, why = composite.rule_for(place)
+        rule, why = _chosen(place, composite, overrides)
         if isinstance(layer, Routing):
             rule, why = None, "relevance goes where the value came from"
         problems += unfit(layer, rule, facts)
@@ -65,6 +62,18 @@ def plan(
         steps.append(Step(layer, rule, why))
     problems += [p for case in overrides for p in _unused(case, layers)]
     return Plan(composite.name, tuple(steps), tuple(problems))
+
+
+def passed(layers: Sequence[Layer], composite: Composite, overrides: Sequence[Case], facts: Facts) -> set[str]:
+    """The outputs of the activations that relevance passes as it is."""
+    activations = [place for place in places(layers, facts) if isinstance(place.layer, Activation)]
+    return {p.layer.output for p in activations if isinstance(_chosen(p, composite, overrides)[0], PassRule)}
+
+
+def _chosen(place: Place, composite: Composite, overrides: Sequence[Case]) -> tuple[Rule | None, str]:
+    """The rule of the first override that matches, else the composite's, and why; None where none matches."""
+    rule, why = Composite("--rule", tuple(overrides)).rule_for(place)
+    return (rule, why) if rule is not None else composite.rule_for(place)
 
 
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:

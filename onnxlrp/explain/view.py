@@ -6,7 +6,7 @@ constant factor) joins the linear layer beside it where the result is exactly on
     after:   factor ⊙ (A(w) x + b) + shift  =  A(w ⊙ factor) x + (b ⊙ factor + shift)
     before:  A(w)(factor ⊙ x + shift) + b   =  A(w ⊙ factor) x + (b + A(w) shift)       (no zeros padded beside x)
 
-and with a relu between them, u = relu(factor ⊙ x + shift) (DenseNet; Pahde et al. 2023):
+and with a relu between them that relevance passes, u = relu(factor ⊙ x + shift) (DenseNet; Pahde et al. 2023):
 
     through: A(w) u + b  =  A(w ⊙ factor) x̂ + (b + A(w) shift),   x̂ = (u - shift) ⊘ factor, which is x with the values
              that relu silences moved to its threshold
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 
 import numpy as np
 from onnx import NodeProto
@@ -38,7 +39,7 @@ from onnxlrp.layers.registry import (
 
 def view(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
     """The layers on the way from the image to the tensor `output`, in the order the model computes them, and all that
-    stands in the way, in the same order."""
+    stands in the way, in the same order. What joins whatever the rules are is joined."""
     order = {id(n): i for i, n in enumerate(build.facts.model.nodes)}
     found, problems = _layers_before(build, output)
     if problems:
@@ -106,19 +107,34 @@ def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[La
                 layer = joined
         merged[layer.output] = layer
     for layer in list(merged.values()):
-        before = merged.get(layer.inputs[0])
-        if type(layer) is not Linear or before is None or not _alone(build, before, keep):
+        diagonal = merged.get(layer.inputs[0])
+        if type(layer) is Linear and isinstance(diagonal, Diagonal) and _alone(build, diagonal, keep):
+            joined = _scaled_before(build, diagonal, layer)
+            if joined is not None:
+                del merged[diagonal.output]
+                merged[joined.output] = joined
+    return list(merged.values())
+
+
+def through_relus(build: Builder, layers: list[Layer], output: str, passed: Collection[str]) -> list[Layer]:
+    """The layers that `view` has found, diagonal ones joined to the linear one behind a relu, where `passed` has the
+    relu's output: relevance passes it as it is. Any other rule for it has its own say about silent units, as the
+    gradient, which is zero there."""
+    merged = {layer.output: layer for layer in layers}
+    keep = frozenset({output})
+    for layer in layers:
+        relu = merged.get(layer.inputs[0])
+        if type(layer) is not Linear or not isinstance(relu, Activation) or not relu.rectifies:
             continue
-        relu = before if isinstance(before, Activation) and before.rectifies else None
-        diagonal = merged.get(relu.inputs[0]) if relu else before
-        if not isinstance(diagonal, Diagonal) or not _alone(build, diagonal, keep):
+        diagonal = merged.get(relu.inputs[0])
+        if relu.output not in passed or not isinstance(diagonal, Diagonal):
+            continue
+        if not all(_alone(build, between, keep) for between in (diagonal, relu)):
             continue
         joined = _scaled_before(build, diagonal, layer)
-        if joined is not None and relu is not None:
-            joined = _through_relu(build, diagonal, relu, joined)
+        joined = joined and _through_relu(build, diagonal, relu, joined)
         if joined is not None:
-            del merged[before.output]
-            merged.pop(diagonal.output, None)
+            del merged[relu.output], merged[diagonal.output]
             merged[joined.output] = joined
     return list(merged.values())
 

@@ -17,7 +17,7 @@ from oracle.restatement import RESTATEMENTS, Stabilizer
 from .networks import of_type
 
 Array = np.ndarray
-LINEAR = ("Conv", "Gemm", "MatMul", "GlobalAveragePool", "AveragePool")
+LINEAR = ("Conv", "Gemm", "MatMul", "BatchNormalization", "GlobalAveragePool", "AveragePool")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from onnxlrp.rules.catalogue import gamma
 
 from .networks import CLOSE, distance, explain, images, network
 from .restated import Network, Rule, linear, one_hot
+from .test_presets import GRADIENTS, RESTATED
 
 Weights = dict[str, np.ndarray]
 RULES: dict[str, tuple[dict[str, Rule], dict[str, object]]] = {
@@ -216,6 +217,41 @@ def test_through_a_relu(rule: str) -> None:
     assert distance(merged.tensors(lifted)["z"], tensors["z"]) < 1e-6
     assert distance(expected["z"], arriving) < 1e-6
     assert distance(explain(proto, x, [0, 1, 2], **options)["relevance"], expected["image"]) < CLOSE
+
+
+@pytest.mark.parametrize("preset", [*GRADIENTS, "excitation_backprop"])
+def test_not_through_a_relu_that_has_a_rule(preset: str) -> None:
+    """BN→ReLU→Conv where the relu's own rule says what becomes of a silent unit."""
+    text = convolutional(
+        f"[bn] n = {BN.format('image')}\n[relu0] p = Relu(n)\n[layer] z = {CONV.format(p=0, x='p')}", 3
+    )
+    proto, x = network(text), images()
+    restated, rules = Network(proto), {**RESTATED[preset], "BatchNormalization": linear("gradient")}
+    start = one_hot([0, 1, 2], 3) * (1 if preset in GRADIENTS else restated.logits(x))
+    expected = restated.relevance(x, start, rules)["image"] * (x if preset == "input_x_gradient" else 1)
+    for level in ("exact", "none"):
+        found = explain(proto, x, [0, 1, 2], composite=preset, optimize=level)["relevance"]
+        assert distance(found, expected) < CLOSE, level
+
+
+def test_one_relu_that_has_a_rule() -> None:
+    """Only its own layers stay apart."""
+    weights = f"float[3, 3, 1, 1] w0, float[3, 3, 1, 1] w1, {NORM.format(c=3)}, float[108, 3] w2, float[3] b2"
+    proto = network(f"""net (float[N, 3, 6, 6] image, {weights}) => (float[N, 3] y) {{
+      [bn0] n0 = {BN.format("image")}
+      [relu0] p0 = Relu(n0)
+      [conv0] z0 = Conv(p0, w0)
+      [between] a = Relu(z0)
+      [bn1] n1 = {BN.format("a")}
+      [relu1] p1 = Relu(n1)
+      [conv1] z1 = Conv(p1, w1)
+      [flatten] f = Flatten(z1)
+      [dense] y = Gemm(f, w2, b2)
+    }}""")
+    steps = onnxlrp.convert(proto, rules={"relu1": "gradient"}).plan.steps
+    assert {s.layer.name: len(s.layer.nodes) for s in steps} == {
+        "conv0": 3, "between": 1, "bn1": 1, "relu1": 1, "conv1": 1, "flatten": 1, "dense": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES)
