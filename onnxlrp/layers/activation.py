@@ -54,9 +54,13 @@ def _scaled(build: Builder, v: Value, factor: float, channels: int, step: str = 
     return build.op("BatchNormalization", v, scale, one, zero, one, epsilon=0.0, step=step)
 
 
+def _by_side(build: Builder, x: Value, above: Value, below: Value) -> Value:
+    """`above` where x > 0, else `below`."""
+    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), above, below)
+
+
 def _leaky_relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
-    slope = build.constant(float(given.get("alpha", 0.01)), x)
-    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), g, build.op("Mul", g, slope))
+    return _by_side(build, x, g, build.op("Mul", g, build.constant(float(given.get("alpha", 0.01)), x)))
 
 
 def _sigmoid(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
@@ -76,7 +80,14 @@ def _softplus(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any
 def _elu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
     """1 above zero, y + alpha below."""
     below = build.op("Add", y, build.constant(float(given.get("alpha", 1.0)), y))
-    return build.op("Where", build.op("Greater", x, build.constant(0.0, x)), g, build.op("Mul", g, below))
+    return _by_side(build, x, g, build.op("Mul", g, below))
+
+
+def _selu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -> Value:
+    """gamma above zero, y + alpha · gamma below."""
+    gamma, alpha = float(given.get("gamma", 1.0507009873554805)), float(given.get("alpha", 1.6732632423543772))
+    below = build.op("Add", y, build.constant(alpha * gamma, y))
+    return _by_side(build, x, build.op("Mul", g, build.constant(gamma, g)), build.op("Mul", g, below))
 
 
 def _inside(build: Builder, v: Value, low: float, high: float) -> Value:
@@ -105,6 +116,7 @@ PRODUCTS: dict[str, Product] = {
     "Tanh": _tanh,
     "Softplus": _softplus,
     "Elu": _elu,
+    "Selu": _selu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
 }
@@ -115,6 +127,17 @@ def elementwise(node: NodeProto, build: Builder) -> Activation:
     """An activation that is an operator of its own."""
     product = PRODUCTS[node.op_type]
     return _activation(node, build, node.input[0], lambda g, x, y: product(build, g, x, y, attributes(node)))
+
+
+@defines("PRelu")
+def learned_slope(node: NodeProto, build: Builder) -> Activation:
+    """x above zero, slope · x below, with a slope for all or one a channel."""
+    if build.facts.carries(node.input[1]):
+        raise refuse(node, "has a slope that depends on the image", "export with constant slopes")
+    slope = build.tensor(node.input[1])
+    return _activation(
+        node, build, node.input[0], lambda g, x, y: _by_side(build, x, g, build.op("Mul", g, slope))
+    )  # fmt: skip
 
 
 @defines("Clip")

@@ -1,7 +1,8 @@
 """The cases of graphs/ops: read, filled with weights, and measured.
 
-A case is a graph in textual ONNX without weights. The graph's name is its family (linear, max_pooling, routing); what
-is measured lies between the tensors `x` and `y`; all inputs but the image are weights, drawn from a seed.
+A case is a graph in textual ONNX without weights. The graph's name is its family (linear, max_pooling, activation,
+routing); what is measured lies between the tensors `x` and `y`; all inputs but the image are weights, drawn from a
+seed.
 """
 
 from __future__ import annotations
