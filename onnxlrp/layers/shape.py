@@ -9,7 +9,8 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, Value
-from onnxlrp.graph.facts import attributes
+from onnxlrp.graph.facts import Shape, attributes
+from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Routing, defines, layer_name, refuse
 
 
@@ -104,7 +105,7 @@ def pad(node: NodeProto, build: Builder) -> Routing:
 
 @defines("Slice")
 def slice_(node: NodeProto, build: Builder) -> Routing:
-    """A part of a tensor, by positive steps."""
+    """A part of a tensor, by positive steps. The shortcuts of CIFAR's ResNets are every second element."""
     shape = build.facts.shape(node.input[0])
     starts, ends, axes, steps = (
         None if i >= len(node.input) or not node.input[i] else build.facts.value(node.input[i]) for i in range(1, 5)
@@ -113,14 +114,31 @@ def slice_(node: NodeProto, build: Builder) -> Routing:
         raise refuse(node, "its limits are not known before the model runs", "export with constant limits")
     axes = np.arange(len(starts)) if axes is None else axes
     steps = np.ones(len(starts), np.int64) if steps is None else steps
-    if any(s != 1 for s in steps) or any(not isinstance(shape[int(a)], int) for a in axes):
-        raise refuse(node, f"takes every {list(steps)}th element along axes {list(axes)} of {shape}", "slice by step 1")
+    taken: dict[int, slice] = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        at = int(axis) % len(shape)
+        if step < 1 or not all(isinstance(d, int) for d in (shape[at:] if step > 1 else shape[at : at + 1])):
+            reason = f"takes every {int(step)}th element along axis {at} of {shape}"
+            raise refuse(node, reason, "slice by positive steps, along axes behind which all sizes are known")
+        taken[at] = slice(int(start), int(end), int(step))
 
     def back(r: Value) -> tuple[Value, ...]:
-        for start, end, axis in zip(starts, ends, axes, strict=True):
-            size = int(shape[int(axis)])
-            low, high, _ = slice(int(start), int(end)).indices(size)
-            r = build.pad(r, int(axis) % len(shape), low, size - max(high, low), len(shape))
+        for at in sorted(taken):  # the axes behind are still sliced
+            r = _spread(build, r, taken[at], shape, at, build.facts.shape(node.output[0]))
         return (r,)
 
     return _routing(node, (node.input[0],), back)
+
+
+def _spread(build: Builder, r: Value, taken: slice, shape: Shape, axis: int, sliced: Shape) -> Value:
+    """r, which has the elements `taken` along an axis of `shape`, with zeros for the others; the axes behind it have
+    the sizes of `sliced`."""
+    size, count = int(shape[axis]), int(sliced[axis])
+    low, _, step = taken.indices(size)
+    if step > 1:
+        whole = interleaved(build, [r] + [None] * (step - 1), axis, count, [int(d) for d in sliced[axis + 1 :]])
+        assert isinstance(whole, Value)
+        reach = min(count * step, size - low)
+        r = whole if reach == count * step else build.slice(whole, axis, 0, reach)
+        count = reach
+    return build.pad(r, axis, low, size - low - count, len(shape))
