@@ -27,6 +27,7 @@ from onnxlrp.graph.facts import captured
 from onnxlrp.graph.model import CONTROL_FLOW
 from onnxlrp.layers.registry import (
     DEFINITIONS,
+    EVERY_OUTPUT,
     Activation,
     Diagonal,
     Layer,
@@ -78,7 +79,8 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     if node.op_type in CONTROL_FLOW:
         raise refuse(node, "is control flow, which cannot be explained", "export the model without it")
     require_definition(node)
-    if name != node.output[0]:
+    every = node.op_type in EVERY_OUTPUT
+    if name != node.output[0] and not every:
         reason = f"its output {name} (number {list(node.output).index(name)}) has no relevance rule"
         raise refuse(node, reason, "explain from an earlier tensor (--output)")
     if not facts.known(name):
@@ -86,7 +88,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
             return None
         raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
     with build.scope(layer_name(node), "view", name):
-        layer = DEFINITIONS[node.op_type](node, build)
+        layer = DEFINITIONS[node.op_type](node, build, *([name] if every else []))
     known = {*layer.inputs, *(o for n in layer.nodes for o in n.output)}
     unexplained = [i for i in node.input if i and facts.carries(i) and i not in known]
     if unexplained:

@@ -7,7 +7,8 @@ activation  elementwise; relevance passes, or is multiplied by the derivative
 routing     every output element is one input element; relevance goes back to where the value came from
 special     anything else; supplies its own backward
 
-A definition `define(node, build) -> Layer` reads the node and may refuse it with a `Problem`.
+A definition `define(node, build) -> Layer` reads the node and may refuse it with a `Problem`. Its layer leads to the
+node's first output; where every output is a layer of its own, it is told which: `define(node, build, output)`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Literal
 from onnx import NodeProto
 
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.graph.build import Symbol, Value
 from onnxlrp.graph.facts import describe
 from onnxlrp.rules.rule import Rule
 
@@ -125,11 +126,12 @@ class Special(Layer):
     linear: Callable[[], Linear] | None = None
 
 
-Define = Callable[[NodeProto, Builder], Layer]
+Define = Callable[..., Layer]
 DEFINITIONS: dict[str, Define] = {}
+EVERY_OUTPUT: set[str] = set()
 
 
-def defines(*op_types: str) -> Callable[[Define], Define]:
+def defines(*op_types: str, every_output: bool = False) -> Callable[[Define], Define]:
     """Register a definition for operators of the default domain."""
 
     def register(define: Define) -> Define:
@@ -139,6 +141,8 @@ def defines(*op_types: str) -> Callable[[Define], Define]:
                     f"{op_type} is defined twice: by {DEFINITIONS[op_type].__name__} and {define.__name__}"
                 )
             DEFINITIONS[op_type] = define
+            if every_output:
+                EVERY_OUTPUT.add(op_type)
         return define
 
     return register

@@ -14,10 +14,13 @@ from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Routing, defines, layer_name, refuse
 
 
-def _routing(node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Value], tuple[Value, ...]]) -> Routing:
+def _routing(
+    node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Value], tuple[Value, ...]], output: str = ""
+) -> Routing:
     return Routing(
-        name=layer_name(node), kind="routing", nodes=(node,), inputs=inputs, output=node.output[0], transpose=transpose
-    )
+        name=layer_name(node), kind="routing", nodes=(node,), inputs=inputs, output=output or node.output[0],
+        transpose=transpose,
+    )  # fmt: skip
 
 
 @defines("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -76,6 +79,24 @@ def concat(node: NodeProto, build: Builder) -> Routing:
         return tuple(build.slice(r, axis, int(a), int(b)) for a, b in pairwise(ends))
 
     return _routing(node, tuple(node.input), back)
+
+
+@defines("Split", every_output=True)
+def split(node: NodeProto, build: Builder, output: str) -> Routing:
+    """One of several slices that follow one another along an axis."""
+    shape = build.facts.shape(node.input[0])
+    axis = int(attributes(node).get("axis", 0)) % len(shape)
+    sizes = [build.facts.shape(o)[axis] for o in node.output]
+    if any(not isinstance(d, int) for d in (shape[axis], *sizes)):
+        raise refuse(node, f"splits along axis {axis}, whose size is not known", "fix it with --input-shape")
+    ends = np.cumsum([0, *(int(d) for d in sizes)])
+    at = list(node.output).index(output)
+    start, end = int(ends[at]), int(ends[at + 1])
+
+    def back(r: Value) -> tuple[Value, ...]:
+        return (build.pad(r, axis, start, int(ends[-1]) - end, len(shape)),)
+
+    return _routing(node, (node.input[0],), back, output)
 
 
 @defines("Pad")
