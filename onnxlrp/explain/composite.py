@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from onnxlrp.errors import Problem, closest
-from onnxlrp.layers.registry import Layer
+from onnxlrp.layers.registry import Layer, layer_name
 from onnxlrp.rules.rule import Rule
 
 WEIGHTED = ("convolution", "dense")
@@ -86,9 +86,12 @@ def unmatched(thing: str, pattern: str, layers: Iterable[Layer]) -> Problem:
 
 
 def _names(layer: Layer) -> list[str]:
-    """What a pattern can match, each once and in an order that does not change."""
-    names = [layer.name, layer.output, *layer.op_types, *(n.name for n in layer.nodes if n.name)]
-    names += [p.value for n in layer.nodes for p in n.metadata_props if p.key in MODULE_PATHS]
+    """What a pattern can match, each once and in an order that does not change. Not the nodes that were joined before a
+    layer's own: none of their tensors is its output."""
+    own = next((i for i, n in enumerate(layer.nodes) if layer_name(n) == layer.name), 0)
+    nodes = layer.nodes[own:]
+    names = [layer.name, layer.output, *(n.op_type for n in nodes), *(n.name for n in nodes if n.name)]
+    names += [p.value for n in nodes for p in n.metadata_props if p.key in MODULE_PATHS]
     return list(dict.fromkeys(names))
 
 

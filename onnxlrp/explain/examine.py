@@ -14,7 +14,7 @@ from onnxlrp.explain import choose, edits, pixels
 from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import Options
-from onnxlrp.explain.plan import Plan, passed, plan
+from onnxlrp.explain.plan import Plan, passed, plan, unused
 from onnxlrp.explain.presets import named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
 from onnxlrp.explain.target import Scores, scores
@@ -73,10 +73,12 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     if problems:
         planned = plan(layers, composite, [], facts, options.preprocess)
     else:
-        layers = through_relus(build, layers, found.tensor, passed(layers, composite, overrides, facts))
+        separate, passing = layers, passed(layers, composite, overrides, facts)
+        layers = through_relus(build, separate, found.tensor, passing)
         planned = plan(layers, composite, overrides, facts, options.preprocess)
         problems = [
             *planned.problems,
+            *unused(overrides, separate),
             *choose.unmatched_taps(options, layers, model),
             *choose.taken_names(options, model),
             *_unknown_pixels(options, facts),

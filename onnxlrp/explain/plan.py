@@ -60,20 +60,24 @@ def plan(
         rule, unresolved = _with_bounds(layer, rule, layers, facts, preprocess)
         problems += unresolved
         steps.append(Step(layer, rule, why))
-    problems += [p for case in overrides for p in _unused(case, layers)]
     return Plan(composite.name, tuple(steps), tuple(problems))
 
 
 def passed(layers: Sequence[Layer], composite: Composite, overrides: Sequence[Case], facts: Facts) -> set[str]:
-    """The outputs of the activations that relevance passes as it is."""
-    activations = [place for place in places(layers, facts) if isinstance(place.layer, Activation)]
-    return {p.layer.output for p in activations if isinstance(_chosen(p, composite, overrides)[0], PassRule)}
+    """The outputs of the activations and normalisations that relevance passes as it is."""
+    candidates = [place for place in places(layers, facts) if isinstance(place.layer, (Activation, Diagonal))]
+    return {p.layer.output for p in candidates if isinstance(_chosen(p, composite, overrides)[0], PassRule)}
 
 
 def _chosen(place: Place, composite: Composite, overrides: Sequence[Case]) -> tuple[Rule | None, str]:
     """The rule of the first override that matches, else the composite's, and why; None where none matches."""
     rule, why = Composite("--rule", tuple(overrides)).rule_for(place)
     return (rule, why) if rule is not None else composite.rule_for(place)
+
+
+def unused(overrides: Sequence[Case], layers: Sequence[Layer]) -> list[Problem]:
+    """The problems with the user's cases that no layer can meet, of those that `view` has found."""
+    return [p for case in overrides for p in _unused(case, layers)]
 
 
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:

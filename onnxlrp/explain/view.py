@@ -40,7 +40,7 @@ from onnxlrp.layers.registry import (
 
 def view(build: Builder, output: str) -> tuple[list[Layer], list[Problem]]:
     """The layers on the way from the image to the tensor `output`, in the order the model computes them, and all that
-    stands in the way, in the same order. What joins whatever the rules are is joined."""
+    stands in the way, in the same order. Joined is what acts as one layer under any rules."""
     order = {id(n): i for i, n in enumerate(build.facts.model.nodes)}
     found, problems = _layers_before(build, output)
     if problems:
@@ -119,9 +119,9 @@ def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[La
 
 
 def through_relus(build: Builder, layers: list[Layer], output: str, passed: Collection[str]) -> list[Layer]:
-    """The layers that `view` has found, diagonal ones joined to the linear one behind a relu, where `passed` has the
-    relu's output: relevance passes it as it is. Any other rule for it has its own say about silent units, as the
-    gradient, which is zero there."""
+    """The layers that `view` has found, diagonal ones joined to the linear one behind a relu where `passed` has the
+    outputs of both: relevance passes them as it is. Any other rule for the relu has its own say about silent units, as
+    the gradient, which is zero there."""
     merged = {layer.output: layer for layer in layers}
     keep = frozenset({output})
     for layer in layers:
@@ -129,7 +129,7 @@ def through_relus(build: Builder, layers: list[Layer], output: str, passed: Coll
         if type(layer) is not Linear or not isinstance(relu, Activation) or not relu.rectifies:
             continue
         diagonal = merged.get(relu.inputs[0])
-        if relu.output not in passed or not isinstance(diagonal, Diagonal):
+        if not isinstance(diagonal, Diagonal) or not {diagonal.output, relu.output} <= set(passed):
             continue
         if not all(_alone(build, between, keep) for between in (diagonal, relu)):
             continue

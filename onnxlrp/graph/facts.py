@@ -90,11 +90,13 @@ class Facts:
 
     def known(self, name: str) -> bool:
         """Whether type and shape of the tensor are known."""
-        return name in self._first.types and self._first.types[name].tensor_type.HasField("shape")
+        passes = [self._first] if self._second is None else [self._first, self._second]
+        return all(name in p.types and p.types[name].tensor_type.HasField("shape") for p in passes)
 
     def why_unknown(self, name: str) -> str:
         """The reason why `known(name)` is false, as far as there is one."""
-        return self._first.unknown.get(name, "its shape cannot be inferred")
+        unknown = self._first.unknown | (self._second.unknown if self._second else {})
+        return unknown.get(name, "its shape cannot be inferred")
 
     def shape(self, name: str) -> Shape:
         """The tensor's shape; a dimension that grows with the batch is a string ("N", "4N")."""

@@ -131,13 +131,15 @@ def elementwise(node: NodeProto, build: Builder) -> Activation:
 
 @defines("PRelu")
 def learned_slope(node: NodeProto, build: Builder) -> Activation:
-    """x above zero, slope · x below, with a slope for all or one a channel."""
+    """x above zero, slope · x below, with a slope of any shape that broadcasts to x's."""
     if build.facts.carries(node.input[1]):
         raise refuse(node, "has a slope that depends on the image", "export with constant slopes")
     slope = build.tensor(node.input[1])
-    return _activation(
-        node, build, node.input[0], lambda g, x, y: _by_side(build, x, g, build.op("Mul", g, slope))
-    )  # fmt: skip
+
+    def product(g: Value, x: Value, y: Value) -> Value:
+        return _by_side(build, x, g, build.op("Mul", g, slope))
+
+    return _activation(node, build, node.input[0], product)
 
 
 @defines("Clip")

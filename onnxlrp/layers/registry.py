@@ -8,7 +8,8 @@ routing     every output element is one input element; relevance goes back to wh
 special     anything else; supplies its own backward
 
 A definition `define(node, build) -> Layer` reads the node and may refuse it with a `Problem`. Its layer leads to the
-node's first output; where every output is a layer of its own, it is told which: `define(node, build, output)`.
+node's first output; where every output is a layer of its own, named like it, it is told which: `define(node, build,
+output)`.
 """
 
 from __future__ import annotations

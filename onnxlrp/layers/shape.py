@@ -10,17 +10,13 @@ from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import Shape, attributes
-from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Routing, defines, layer_name, refuse
 
 
-def _routing(
-    node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Value], tuple[Value, ...]], output: str = ""
-) -> Routing:
+def _routing(node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Value], tuple[Value, ...]]) -> Routing:
     return Routing(
-        name=layer_name(node), kind="routing", nodes=(node,), inputs=inputs, output=output or node.output[0],
-        transpose=transpose,
-    )  # fmt: skip
+        name=layer_name(node), kind="routing", nodes=(node,), inputs=inputs, output=node.output[0], transpose=transpose
+    )
 
 
 @defines("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -86,17 +82,17 @@ def split(node: NodeProto, build: Builder, output: str) -> Routing:
     """One of several slices that follow one another along an axis."""
     shape = build.facts.shape(node.input[0])
     axis = int(attributes(node).get("axis", 0)) % len(shape)
-    sizes = [build.facts.shape(o)[axis] for o in node.output]
-    if any(not isinstance(d, int) for d in (shape[axis], *sizes)):
-        raise refuse(node, f"splits along axis {axis}, whose size is not known", "fix it with --input-shape")
-    ends = np.cumsum([0, *(int(d) for d in sizes)])
+    sizes = [build.facts.shape(o)[axis] if build.facts.known(o) else "?" for o in node.output]
+    if not all(isinstance(d, int) for d in (shape[axis], *sizes)):
+        reason = f"splits axis {axis} of {shape} in parts of {tuple(sizes)}, which are not known"
+        raise refuse(node, reason, "fix them with --input-shape, and leave out what is empty")
     at = list(node.output).index(output)
-    start, end = int(ends[at]), int(ends[at + 1])
+    before, after = sum(map(int, sizes[:at])), sum(map(int, sizes[at + 1 :]))
 
     def back(r: Value) -> tuple[Value, ...]:
-        return (build.pad(r, axis, start, int(ends[-1]) - end, len(shape)),)
+        return (build.pad(r, axis, before, after, len(shape)),)
 
-    return _routing(node, (node.input[0],), back, output)
+    return Routing(name=output, kind="routing", nodes=(node,), inputs=(node.input[0],), output=output, transpose=back)
 
 
 @defines("Pad")
@@ -138,9 +134,11 @@ def slice_(node: NodeProto, build: Builder) -> Routing:
     taken: dict[int, slice] = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = int(axis) % len(shape)
-        if step < 1 or not all(isinstance(d, int) for d in (shape[at:] if step > 1 else shape[at : at + 1])):
-            reason = f"takes every {int(step)}th element along axis {at} of {shape}"
-            raise refuse(node, reason, "slice by positive steps, along axes behind which all sizes are known")
+        if step < 1:
+            raise refuse(node, f"goes backwards along axis {at}", "slice by positive steps")
+        if not all(isinstance(d, int) for d in (shape[at:] if step > 1 else shape[at : at + 1])):
+            reason = f"slices along axis {at} of {shape}, whose size is not known"
+            raise refuse(node, reason, "fix it with --input-shape")
         taken[at] = slice(int(start), int(end), int(step))
 
     def back(r: Value) -> tuple[Value, ...]:
@@ -156,10 +154,10 @@ def _spread(build: Builder, r: Value, taken: slice, shape: Shape, axis: int, sli
     the sizes of `sliced`."""
     size, count = int(shape[axis]), int(sliced[axis])
     low, _, step = taken.indices(size)
-    if step > 1:
-        whole = interleaved(build, [r] + [None] * (step - 1), axis, count, [int(d) for d in sliced[axis + 1 :]])
-        assert isinstance(whole, Value)
+    if step > 1 and count > 1:
+        apart = build.op("Unsqueeze", r, build.integers([axis + 1]))
+        apart = build.pad(apart, axis + 1, 0, step - 1, len(shape) + 1)
+        r = build.reshape(apart, (*shape[:axis], count * step, *sliced[axis + 1 :]))
         reach = min(count * step, size - low)
-        r = whole if reach == count * step else build.slice(whole, axis, 0, reach)
-        count = reach
+        r, count = r if reach == count * step else build.slice(r, axis, 0, reach), reach
     return build.pad(r, axis, low, size - low - count, len(shape))

@@ -234,10 +234,8 @@ def test_not_through_a_relu_that_has_a_rule(preset: str) -> None:
         assert distance(found, expected) < CLOSE, level
 
 
-def test_one_relu_that_has_a_rule() -> None:
-    """Only its own layers stay apart."""
-    weights = f"float[3, 3, 1, 1] w0, float[3, 3, 1, 1] w1, {NORM.format(c=3)}, float[108, 3] w2, float[3] b2"
-    proto = network(f"""net (float[N, 3, 6, 6] image, {weights}) => (float[N, 3] y) {{
+PREACTIVATED = f"""net (float[N, 3, 6, 6] image, float[3, 3, 1, 1] w0, float[3, 3, 1, 1] w1, {NORM.format(c=3)},
+                        float[108, 3] w2, float[3] b2) => (float[N, 3] y) {{
       [bn0] n0 = {BN.format("image")}
       [relu0] p0 = Relu(n0)
       [conv0] z0 = Conv(p0, w0)
@@ -247,11 +245,27 @@ def test_one_relu_that_has_a_rule() -> None:
       [conv1] z1 = Conv(p1, w1)
       [flatten] f = Flatten(z1)
       [dense] y = Gemm(f, w2, b2)
-    }}""")
-    steps = onnxlrp.convert(proto, rules={"relu1": "gradient"}).plan.steps
-    assert {s.layer.name: len(s.layer.nodes) for s in steps} == {
+    }}"""
+
+
+@pytest.mark.parametrize("given", [{"relu1": "gradient"}, {"bn1": "epsilon"}])
+def test_what_has_a_rule_stays_apart(given: dict[str, str]) -> None:
+    """And the rule is its own, not that of the convolution behind it."""
+    planned = onnxlrp.convert(network(PREACTIVATED), rules=given).plan
+    assert {s.layer.name: len(s.layer.nodes) for s in planned.steps} == {
         "conv0": 3, "between": 1, "bn1": 1, "relu1": 1, "conv1": 1, "flatten": 1, "dense": 1,
     }  # fmt: skip
+    (name,) = given
+    assert planned.rules[name].startswith(given[name])
+    assert planned.rules["conv1"] == "zplus"
+
+
+@pytest.mark.parametrize("given", ["Relu", "relu?", "BatchNormalization", "relu1"])
+def test_to_pass_is_what_they_do(given: str) -> None:
+    """Saying so changes nothing: the rule is not that of what they are joined to."""
+    proto, x = network(PREACTIVATED), images()
+    said = explain(proto, x, [0, 1, 2], rules={given: "pass"})["relevance"]
+    np.testing.assert_array_equal(said, explain(proto, x, [0, 1, 2])["relevance"])
 
 
 @pytest.mark.parametrize("rule", RULES)
