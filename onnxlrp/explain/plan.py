@@ -50,10 +50,11 @@ def plan(
     preprocess: contract.Preprocessing | None,
 ) -> Plan:
     """Give every layer its rule: the first override that matches, else the composite's."""
+    both = (Composite("--rule", tuple(overrides)), composite)
     steps, problems = [], []
     for place in places(layers, facts):
         layer = _with_skips(place)
-        rule, why = _chosen(place, composite, overrides)
+        rule, why = _chosen(place, both)
         if isinstance(layer, Routing):
             rule, why = None, "relevance goes where the value came from"
         problems += unfit(layer, rule, facts)
@@ -65,13 +66,15 @@ def plan(
 
 def passed(layers: Sequence[Layer], composite: Composite, overrides: Sequence[Case], facts: Facts) -> set[str]:
     """The outputs of the activations and normalisations that relevance passes as it is."""
+    both = (Composite("--rule", tuple(overrides)), composite)
     candidates = [place for place in places(layers, facts) if isinstance(place.layer, (Activation, Diagonal))]
-    return {p.layer.output for p in candidates if isinstance(_chosen(p, composite, overrides)[0], PassRule)}
+    return {p.layer.output for p in candidates if isinstance(_chosen(p, both)[0], PassRule)}
 
 
-def _chosen(place: Place, composite: Composite, overrides: Sequence[Case]) -> tuple[Rule | None, str]:
-    """The rule of the first override that matches, else the composite's, and why; None where none matches."""
-    rule, why = Composite("--rule", tuple(overrides)).rule_for(place)
+def _chosen(place: Place, both: tuple[Composite, Composite]) -> tuple[Rule | None, str]:
+    """The rule that the user's cases have for a layer, else the composite's, and why; None where neither has one."""
+    users, composite = both
+    rule, why = users.rule_for(place)
     return (rule, why) if rule is not None else composite.rule_for(place)
 
 

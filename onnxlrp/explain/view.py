@@ -88,7 +88,8 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
             return None
         raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
     with build.scope(layer_name(node), "view", name):
-        layer = DEFINITIONS[node.op_type](node, build, *([name] if every else []))
+        define = DEFINITIONS[node.op_type]
+        layer = define(node, build, name) if every else define(node, build)
     known = {*layer.inputs, *(o for n in layer.nodes for o in n.output)}
     unexplained = [i for i in node.input if i and facts.carries(i) and i not in known]
     if unexplained:
