@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from onnx import NodeProto
+
 from onnxlrp.errors import Problem, closest
-from onnxlrp.layers.registry import Layer, layer_name
+from onnxlrp.layers.registry import Layer
 from onnxlrp.rules.rule import Rule
 
 WEIGHTED = ("convolution", "dense")
@@ -55,7 +57,7 @@ class Case:
         layer = place.layer
         return (
             (not self.kind or layer.kind in self.kind)
-            and (not self.pattern or matches(self.pattern, layer))
+            and (not self.pattern or means(self.pattern, layer))
             and (self.first is None or self.first == place.first)
             and (self.last is None or self.last == place.last)
             and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
@@ -74,9 +76,21 @@ class Case:
         return ", ".join(s for s in said if s) or "any layer"
 
 
+def means(pattern: str, layer: Layer) -> bool:
+    """Whether a shell-style pattern names the layer for a rule: by its name, its own node's operator, module path or
+    output, or in full by the tensor it leads to. What is joined to a layer has no rule, and lends it none."""
+    own = layer.own
+    return pattern == layer.output or _fits(pattern, [layer.name, own.output[0], *_names_of([own])])
+
+
+def joins(pattern: str, layer: Layer) -> bool:
+    """Whether a shell-style pattern names one of the nodes of a layer, its own or one that is joined to it."""
+    return _fits(pattern, [layer.output, *_names_of(layer.nodes)])
+
+
 def matches(pattern: str, layer: Layer) -> bool:
-    """Whether a shell-style pattern is a layer's name, output, one of its nodes' names or operators, or module path."""
-    return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in _names(layer))
+    """Whether a shell-style pattern names what the layer's output belongs to: the layer, or what is joined behind."""
+    return _fits(pattern, _names(layer))
 
 
 def unmatched(thing: str, pattern: str, layers: Iterable[Layer]) -> Problem:
@@ -85,14 +99,21 @@ def unmatched(thing: str, pattern: str, layers: Iterable[Layer]) -> Problem:
     return Problem(thing, "matches no layer on the way", closest(pattern, names, SEE_NAMES))
 
 
+def _fits(pattern: str, names: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in names)
+
+
 def _names(layer: Layer) -> list[str]:
     """What a pattern can match, each once and in an order that does not change. Not the nodes that were joined before a
     layer's own: none of their tensors is its output."""
-    own = next((i for i, n in enumerate(layer.nodes) if layer_name(n) == layer.name), 0)
-    nodes = layer.nodes[own:]
-    names = [layer.name, layer.output, *(n.op_type for n in nodes), *(n.name for n in nodes if n.name)]
-    names += [p.value for n in nodes for p in n.metadata_props if p.key in MODULE_PATHS]
-    return list(dict.fromkeys(names))
+    behind = layer.nodes[next(i for i, n in enumerate(layer.nodes) if n is layer.own) :]
+    return list(dict.fromkeys([layer.name, layer.output, *_names_of(behind)]))
+
+
+def _names_of(nodes: Sequence[NodeProto]) -> list[str]:
+    """The operators, names and module paths of nodes."""
+    paths = [p.value for n in nodes for p in n.metadata_props if p.key in MODULE_PATHS]
+    return [*(n.op_type for n in nodes), *(n.name for n in nodes if n.name), *paths]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, matches, unmatched
+from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, joins, means, unmatched
 from onnxlrp.explain.places import places
 from onnxlrp.explain.ranges import input_range
 from onnxlrp.graph.facts import Facts
@@ -85,9 +85,9 @@ def unused(overrides: Sequence[Case], layers: Sequence[Layer]) -> list[Problem]:
 
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
     """The problem with a case of the user's that no layer can meet, if it is one."""
-    meant = [layer for layer in layers if case.pattern and matches(case.pattern, layer)]
+    meant = [layer for layer in layers if case.pattern and means(case.pattern, layer)]
     if case.pattern and not meant:
-        return [unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, layers)]
+        return [_joined(case, layers) or unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, layers)]
     if meant and all(isinstance(layer, Routing) for layer in meant):
         reason = f"matches only what moves values and takes no rule, such as {meant[0]}"
         return [Problem(f"--rule {case.pattern}={case.rule}", reason, "choose another pattern")]
@@ -95,6 +95,15 @@ def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
         reason = f"the model has no layer of kind {' or '.join(case.kind)} to give the rule {case.rule} to"
         return [Problem("--residual" if "sum" in case.kind else "--max-pool", reason, "leave it out")]
     return []
+
+
+def _joined(case: Case, layers: Sequence[Layer]) -> Problem | None:
+    """The problem with a case whose pattern matches only what is joined to a layer, if it is that."""
+    layer = next((one for one in layers if joins(case.pattern, one)), None)
+    if layer is None:
+        return None
+    reason = f"matches only what acts as one with {layer.name}, as in {layer}, and has no rule of its own"
+    return Problem(f"--rule {case.pattern}={case.rule}", reason, f"give one to the whole layer: {layer.name}")
 
 
 def _with_skips(place: Place) -> Layer:

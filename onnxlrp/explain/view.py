@@ -227,8 +227,7 @@ def _replace(linear: Linear, diagonal: Diagonal, **changes: object) -> Linear:
 
 def _weight_shape(build: Builder, linear: Linear) -> tuple[int, ...]:
     """The shape of the weight: that of the node's own, which merging keeps."""
-    core = next(n for n in linear.nodes if linear.name == layer_name(n))
-    return tuple(int(d) for d in build.facts.shape(core.input[1]))
+    return tuple(int(d) for d in build.facts.shape(linear.own.input[1]))
 
 
 def _is_scalar(build: Builder, v: Symbol) -> bool:

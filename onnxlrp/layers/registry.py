@@ -58,6 +58,11 @@ class Layer:
     output: str
 
     @property
+    def own(self) -> NodeProto:
+        """The node that it is named after; the others are joined to it."""
+        return next((n for n in self.nodes if layer_name(n) == self.name), self.nodes[0])
+
+    @property
     def op_types(self) -> tuple[str, ...]:
         """The operators of its nodes, in order."""
         return tuple(n.op_type for n in self.nodes)

@@ -13,6 +13,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 import onnxlrp
+from onnxlrp.errors import OnnxLrpError
 from onnxlrp.explain.composite import WEIGHTED, Case, Composite
 from onnxlrp.explain.presets import COMMON
 from onnxlrp.rules.catalogue import gamma
@@ -174,6 +175,27 @@ def test_the_plan_shows_one_layer(order: str) -> None:
     count = len(proto.graph.node)
     kept = [n.SerializeToString() for n in conversion.model.graph.node[:count]]
     assert kept == [n.SerializeToString() for n in proto.graph.node]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_is_joined_has_no_rule_and_lends_no_name_for_one(order: str) -> None:
+    """A rule for it never goes to the layer it is joined to, which has names of its own."""
+    proto = network(ORDERS[order][0])
+    (joined,) = (s.layer for s in onnxlrp.convert(proto).plan.steps if len(s.layer.nodes) > 1)
+    for node in joined.nodes:
+        for name in [] if node is joined.own else [node.op_type, node.name, f"*{node.op_type}"]:
+            with pytest.raises(OnnxLrpError, match=f"acts as one with {joined.name}.*the whole layer: {joined.name}"):
+                onnxlrp.convert(proto, rules={name: "pass"})
+    for name in (joined.name, joined.own.op_type, joined.own.output[0], joined.output):
+        assert onnxlrp.convert(proto, rules={name: "gamma(1)"}).plan.rules[joined.name] == "gamma(gamma=1)"
+
+
+def test_a_rule_for_sums_leaves_biases_alone() -> None:
+    """`Add` is a residual sum; the one that adds a bias is part of the layer it is added in."""
+    bias = f"[layer] c = {CONV.format(p=1, x='image')}\n[bias] d = Add(c, b_shift)\n[other] e = Relu(d)\n"
+    proto = network(convolutional(bias + "[sum] z = Add(d, e)", 4, size=6, more="float[4, 1, 1] b_shift"))
+    given = onnxlrp.convert(proto, rules={"Add": "equal"}).plan.rules
+    assert given == {**onnxlrp.convert(proto).plan.rules, "sum": "equal"}
 
 
 @pytest.mark.parametrize("rule", RULES)
