@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from onnxlrp.explain.decompose import decompose
@@ -84,7 +85,7 @@ def backward(build: Builder, layer: Layer, rule: Rule | None, r: Relevance) -> t
         case Activation(), ActivationRule():
             return (Relevance(_activation(build, layer, rule, r)),)
         case Activation(rectifies=True), PassRule():
-            return (r if r.vanishes_with(layer.output) else Relevance(r.value),)
+            return (r if r.vanishes_with(layer.output) else replace(r, gate=None, cofactor=None),)
         case _, PassRule():
             return (Relevance(r.value),)
         case Routing(), None:

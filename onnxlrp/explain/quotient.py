@@ -1,5 +1,6 @@
 """The quotient of a share: s = R ⊘ stab(z), in the fewest nodes that what is known of signs allows.
 
+z = A(1)1         is one number for all channels: their sum is divided, and spread by A(1)ᵀ, which takes it
 z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
 R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
 z = k·A(w)x ± γp  |stab(z)| = k·|A(w)x| + … is one tensor for both sides, from the output that the model computes
@@ -15,7 +16,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxlrp.explain.modify import Modified, modified
-from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.registry import Linear, Relevance
 from onnxlrp.rules.rule import NEGATIVE, POSITIVE, Modifier, Part, Share, Stabilizer, Term
@@ -31,10 +32,25 @@ def quotient(
         size = _size_beside_output(share, stabilizer.epsilon, layer, build)
         if size is not None:
             return _taken_apart(share, size, layer, r, build)
-    relevance = _restricted(share, layer, r, build)
+    level = _is_level(share, terms, layer, build)
+    relevance = _over_channels(r, layer, build) if level else _restricted(share, layer, r, build)
     if relevance is None:
         return None
     return _divided(relevance, share, terms, stabilizer, layer, r, build) if share.divide else relevance, 1.0
+
+
+def _is_level(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> bool:
+    """Whether z is one number for all outputs at a position, whatever the image, so that their sum may be divided."""
+    if not (build.exact and layer.level and share.divide and share.where == "everywhere"):
+        return False
+    return all(t.b is None and all(isinstance(v, One) for v in (t.w, *t.x)) for t in terms)
+
+
+def _over_channels(r: Relevance, layer: Linear, build: Builder) -> Value:
+    """The sum of R over the channels, [N, 1, …]."""
+    total = r.over_channels or build.op("ReduceSum", r.value, build.integers([1]), keepdims=1, step="sum")
+    shape = build.facts.shape(layer.output)
+    return build.whole(total, (shape[0], 1, *shape[2:]))
 
 
 def _foldable(stabilizer: Stabilizer, layer: Linear) -> bool:

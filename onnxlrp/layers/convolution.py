@@ -53,6 +53,7 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
         name=layer_name(node), kind="convolution", nodes=nodes,
         inputs=(source,), output=node.output[0], x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
         outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
+        level=groups == 1,
         pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
@@ -124,13 +125,16 @@ class Convolution:
         return self._each(z, self.outputs, [a.out for a in self.axes])
 
     def transpose(self, s: Value, w: Symbol) -> Inputs:
-        """A(w)ᵀ s: [N, outputs, *outs] -> [N, inputs, *sizes], size 1 where all channels are equal."""
+        """A(w)ᵀ s: [N, outputs, *outs] -> [N, inputs, *sizes], size 1 where all channels are equal. With w = ONE
+        and one group, s may be summed over its channels."""
         if w is None:
             return (None,)
         if not isinstance(w, One):
             c = transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups)
             return (self.build.whole(c, ("N", self.inputs, *self.sizes)),)
-        sums = self._over_groups(s, self.outputs, [a.out for a in self.axes])
+        outs = [a.out for a in self.axes]
+        summed = self.groups == 1 and self.build.is_whole(s, ("N", 1, *outs))
+        sums = s if summed else self._over_groups(s, self.outputs, outs)
         spread = transposed(
             self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups
         )

@@ -159,8 +159,8 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
 
     def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
         vanishes = r.vanishes_with(y.name)
-        routed = winner(build, x, y, r.value, axes)
-        return (Relevance(routed, x if vanishes else None),)
+        routed, summed = winner(build, x, y, r.value, axes)
+        return (Relevance(routed, x if vanishes else None, over_channels=summed),)
 
     def as_average() -> Linear:
         """The average pooling of the same geometry, whose output the model does not compute."""
@@ -176,14 +176,20 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
     )  # fmt: skip
 
 
-def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -> Value:
-    """Relevance r of the pooled y at the first largest element of each window of x."""
-    stages = [x]
+def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -> tuple[Value, Value | None]:
+    """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
+    taken of the taps before they are put together; None where nothing is put together."""
+    stages, summed = [x], None
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
-        r = _unpool_along(build, before, after, r, i, axes)
-    return r
+        if axes[i].kernel == axes[i].stride == 1 and not axes[i].before:
+            continue
+        won = _won(build, before, after, r, i, axes)
+        r = _put_together(build, won, i, axes)
+        sums = [(tap, build.op("ReduceSum", part, build.integers([1]), keepdims=1, step="sum")) for tap, part in won]
+        summed = _put_together(build, sums, i, axes)
+    return r, summed
 
 
 def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str = "pooled") -> Value:
@@ -228,24 +234,26 @@ def _lowest(x: Value) -> float:
     return max(-3e38, float(np.finfo(helper.tensor_dtype_to_np_dtype(x.element_type)).min))
 
 
-def _unpool_along(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> Value:
-    """One axis of `winner`: tap after tap, a window's relevance goes to the first tap that equals the maximum."""
-    a, axis, rank = axes[i], 2 + i, 2 + len(axes)
-    if a.kernel == a.stride == 1 and not a.before:
-        return r
-    counts = [len(range(phase, a.size, a.stride)) for phase in range(a.stride)]
-    found: list[Symbol] = [None] * a.stride
-    for tap in range(a.kernel):
-        by, phase = _read(tap, a)
-        part = r  # no tap before the last was the largest: it is
-        if tap < a.kernel - 1:
-            taken = _tap(build, x, tap, i, axes)
-            if taken is None:
-                continue
+def _won(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> list[tuple[int, Value]]:
+    """What each tap along the i-th axis gets: a window's relevance goes to the first that equals the maximum."""
+    won = []
+    for tap in range(axes[i].kernel - 1):
+        taken = _tap(build, x, tap, i, axes)
+        if taken is not None:
             part = build.masked(r, build.op("Equal", taken, y))
             r = build.op("Sub", r, part)
+            won.append((tap, part))
+    return [*won, (axes[i].kernel - 1, r)]  # no tap before the last was the largest: it is
+
+
+def _put_together(build: Builder, won: Sequence[tuple[int, Value]], i: int, axes: Sequence[Axis]) -> Value:
+    """The elements along the i-th axis from what the taps of every window got; the axes behind are still pooled."""
+    a, axis, rank = axes[i], 2 + i, 2 + len(axes)
+    counts = [len(range(phase, a.size, a.stride)) for phase in range(a.stride)]
+    found: list[Symbol] = [None] * a.stride
+    for tap, part in won:
+        by, phase = _read(tap, a)
         found[phase] = build.add(found[phase], _shifted(build, part, axis, -by, a.out, counts[0], rank, 0.0))
-    # The axes behind this one are still pooled.
     whole = interleaved(build, found, axis, counts[0], [behind.out for behind in axes[i + 1 :]])
     assert isinstance(whole, Value)
     return whole if counts[0] * a.stride == a.size else build.slice(whole, axis, 0, a.size)

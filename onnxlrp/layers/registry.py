@@ -35,12 +35,14 @@ class Relevance:
     `gate`, where known, is t or relu(t), and R is zero wherever it is zero: relevance of a rectified unit vanishes
     where the unit is silent, so a denominator may be taken from the gate, which has no negative values to guard.
     `cofactor`, where known, is c with R = gate ⊙ c: what arrives by several paths is summed before the product, and R
-    where t > 0 is relu(t) ⊙ c.
+    where t > 0 is relu(t) ⊙ c. `over_channels`, where known, is the sum of R over the channels, [N, 1, …], had for less
+    than from R.
     """
 
     value: Value
     gate: Value | None = None
     cofactor: Value | None = None
+    over_channels: Value | None = None
 
     def vanishes_with(self, name: str) -> bool:
         """Whether R is known to be zero wherever the tensor of this name is."""
@@ -94,6 +96,7 @@ class Linear(Layer):
     in_axis: int | None = None
     channel: int = 1
     skips: tuple[bool, ...] = ()  # which inputs of a sum are identity skips
+    level: bool = False  # with w = ONE all outputs at a position are equal; `transpose` takes their sum, too
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxlrp
 
 from .conftest import Subject, subject
-from .networks import CLOSE, RESIDUAL, distance, explain, images, network
+from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network
 from .restated import Rule, average, linear, winner
 
 Rules = dict[str, Rule]
@@ -39,6 +40,24 @@ def test_overlapping_windows(mode: str) -> None:
     assert distance(found["relevance"], expected["image"]) < CLOSE
     if mode == "winner":
         assert np.allclose(found["relevance"].sum((1, 2, 3)), found["relevance/p"].sum((1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("window", ["[2, 2]", "[3, 3], pads = [1, 1, 1, 1]", "[1, 3], pads = [0, 1, 0, 1]"])
+def test_flat_behind_it_takes_the_sum_over_channels(window: str) -> None:
+    """The same map, and the relevance of what is pooled, in all its channels, is not made."""
+    proto = network(PLAIN.replace("MaxPool<kernel_shape = [2, 2]", f"MaxPool<kernel_shape = {window}"))
+    found = {o: explain(proto, images(), [0, 1, 2], optimize=o)["relevance"] for o in ("exact", "none")}
+    assert distance(found["exact"], found["none"].astype(np.float64)) < CLOSE
+
+    def whole(level: str) -> set[str]:
+        model = onnx.shape_inference.infer_shapes(onnxlrp.convert(proto, optimize=level).model)
+        shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim][1:] for v in model.graph.value_info}
+        return {
+            n.op_type for n in model.graph.node if n.name.startswith("lrp/") and shapes.get(n.output[0]) == [4, 6, 6]
+        }
+
+    assert whole("exact") == set()
+    assert {"Concat", "Div"} & whole("none")
 
 
 def test_ties_go_to_the_first() -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from onnx import NodeProto, helper
 
+from onnxlrp.graph.build import Builder, Value
+from onnxlrp.layers.registry import Layer, Relevance, Special
 from onnxlrp.rules.catalogue import CATALOGUE
 
 from . import cases
-from .emitting import relevance
+from .emitting import emitted, relevance
 from .restatement import Stabilizer, epsilon
 from .test_linear import compared
 
@@ -85,6 +87,22 @@ def test_the_first_largest_wins(name: str, ties: str, variant: str, how: str) ->
     node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
     result = relevance(proto, CATALOGUE["winner"].make(), image, fed, how)
     np.testing.assert_allclose(result, winners(node, x, fed), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", cases.names("max_pooling"))
+def test_the_sum_over_channels(name: str) -> None:
+    """The relevance that goes on, summed over the channels before the taps are put together."""
+    image, _, fed = drawn(name, "some")
+
+    def both(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Special)
+        (found,) = layer.backward(Relevance(Value("r")), CATALOGUE["winner"].make())
+        assert found is not None and found.over_channels is not None
+        return {"whole": found.value, "summed": found.over_channels}
+
+    found = emitted(cases.case(name), both, {"r": fed}, image)
+    assert found["summed"].shape[1] == 1
+    np.testing.assert_allclose(found["summed"], found["whole"].sum(1, keepdims=True), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", cases.names("max_pooling"))
