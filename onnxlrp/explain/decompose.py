@@ -28,8 +28,10 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
         if found is None:
             continue
         s, sign = found
-        for term in _distributed(share, terms, build):
-            adjoint = _adjoint(share.weight * term.sign * sign, layer, s, term.w, build)
+        spread = _distributed(share, terms, build)
+        factors = [share.weight * term.sign * sign for term in spread]
+        adjoints = _adjoints(factors, layer, s, [term.w for term in spread], build)
+        for term, adjoint in zip(spread, adjoints, strict=True):
             for each, x, c in zip(products, term.x, adjoint, strict=True):
                 each.append((x, c))
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
@@ -63,11 +65,19 @@ def _level(v: Symbol, build: Builder) -> Symbol:
     return build.constant(v.repeats, v) if isinstance(v, Value) and v.repeats is not None else v
 
 
-def _adjoint(factor: float, layer: Linear, s: Value, w: Symbol, build: Builder) -> Inputs:
-    """factor · A(w)ᵀ s. Where there is a weight the factor goes into it, which runtimes fold when they load it."""
-    if build.exact and isinstance(w, Value):
-        return layer.transpose(s, build.scale(factor, w))
-    return tuple(build.scale(factor, c) for c in layer.transpose(s, w))
+def _adjoints(
+    factors: Sequence[float], layer: Linear, s: Value, ws: Sequence[Symbol], build: Builder
+) -> Sequence[Inputs]:
+    """factor · A(w)ᵀ s for each factor and weight, together where the layer can. The factor goes into a weight, which
+    runtimes fold when they load it."""
+    inside = [build.exact and isinstance(w, Value) for w in ws]
+    ws = [build.scale(factor, w) if known else w for factor, w, known in zip(factors, ws, inside, strict=True)]
+    together = layer.transposes(s, ws) if layer.transposes and build.exact else None
+    found = together or [layer.transpose(s, w) for w in ws]
+    return [
+        adjoint if known else tuple(build.scale(factor, c) for c in adjoint)
+        for factor, adjoint, known in zip(factors, found, inside, strict=True)
+    ]
 
 
 def _relevance(

@@ -85,13 +85,13 @@ def _divided(
     side = _side(share, terms, layer, build)
     if _foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
         return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
-    z = build.tensor_of(_forward(terms, layer, build), relevance)
+    z = build.tensor_of(_forward(terms, layer, layer.z, build), relevance)
     epsilon = _spread(stabilizer, z, layer, build)
-    if z == layer.z and r.gate is not None:
-        z = r.gate  # equal to z, or to relu(z), wherever R is not zero
-    elif side is Sign.NONNEGATIVE:  # z has the other sign only where R is zero
+    if r.gate is not None:  # equal to the layer's output, or to its relu, wherever R is not zero
+        z = build.tensor_of(_forward(terms, layer, r.gate, build), relevance)
+    if z != r.gate and side is Sign.NONNEGATIVE:  # z has the other sign only where R is zero
         z = build.tensor_of(build.positive(z), relevance)
-    elif side is Sign.NONPOSITIVE:
+    elif z != r.gate and side is Sign.NONPOSITIVE:
         z = build.tensor_of(build.negative(z), relevance)
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
@@ -166,9 +166,18 @@ def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
     return keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down))
 
 
-def _forward(terms: Sequence[Modified], layer: Linear, build: Builder) -> Symbol:
-    """Σ_term sign · (A(w′) x′ + b′), what does not depend on the image first: runtimes fold it when they load it."""
-    parts = [build.scale(t.sign, layer.z if t.is_plain(layer) else layer.apply(t.x, t.w, t.b)) for t in terms]
+def _forward(terms: Sequence[Modified], layer: Linear, output: Value, build: Builder) -> Symbol:
+    """Σ_term sign · (A(w′) x′ + b′), what does not depend on the image first: runtimes fold it when they load it.
+    `output` is the layer's, A(w) x + b, which is not computed again."""
+    parts: list[Symbol] = []
+    for t in terms:
+        if t.is_plain(layer):
+            found: tuple[Symbol, ...] = (output,)
+        elif build.exact and t.b is None and replace(t, b=layer.b).is_plain(layer):
+            found = output, build.scale(-1.0, layer.apply((None,) * len(layer.x), None, layer.b))
+        else:
+            found = (layer.apply(t.x, t.w, t.b),)
+        parts += [build.scale(t.sign, part) for part in found]
     z: Symbol = None
     for part in sorted(parts, key=build.moves):
         z = build.add(z, part, step="z")
@@ -217,7 +226,9 @@ def _with_bias(terms: Sequence[Modified], value: float, layer: Linear, build: Bu
     first = next(t for t in terms if t.w is not None)
     constant = build.constant(value if first.b is not None else np.full(layer.outputs, value), like)
     shifted = build.add(first.b, constant, step="b")
-    return build.tensor_of(_forward([replace(t, b=shifted) if t is first else t for t in terms], layer, build), like)
+    return build.tensor_of(
+        _forward([replace(t, b=shifted) if t is first else t for t in terms], layer, layer.z, build), like
+    )
 
 
 def _exact_quotient(r: Value, z: Value, build: Builder) -> Value:

@@ -52,9 +52,8 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     return Linear(
         name=layer_name(node), kind="convolution", nodes=nodes,
         inputs=(source,), output=node.output[0], x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
-        outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
-        level=groups == 1,
-        pads=any(a.before or a.after for a in axes),
+        transposes=conv.transposes, outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
+        level=groups == 1, pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
 
@@ -139,6 +138,20 @@ class Convolution:
             self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups
         )
         return (self._each(spread, self.inputs, self.sizes),)
+
+    def transposes(self, s: Value, ws: Sequence[Symbol]) -> Sequence[Inputs] | None:
+        """`transpose` for several weights: as one convolution, side by side as its channels, where those are few and
+        leave most of what a runtime computes at once unused. None where they do not."""
+        build, weights = self.build, [w for w in ws if isinstance(w, Value)]
+        inputs = self.inputs * len(weights)
+        if len(weights) < max(len(ws), 2) or self.groups > 1 or inputs >= MANY:
+            return None
+        stacked = build.op("Concat", *weights, axis=1, step="w")
+        c = transposed(build, s, stacked, self.axes, self.outputs, inputs, 1)
+        return [
+            (build.whole(build.slice(c, 1, k, k + self.inputs), ("N", self.inputs, *self.sizes)),)
+            for k in range(0, inputs, self.inputs)
+        ]
 
     def _over_groups(self, a: Value, channels: int, spatial: Sequence[int]) -> Value:
         """The sum over the channels of each group: [N, channels, *spatial] -> [N, groups, *spatial]."""

@@ -14,7 +14,7 @@ output)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,7 +81,8 @@ class Linear(Layer):
     """z = A(w) x + b, over one input or several (a sum's x is a tuple).
 
     apply(xs, w, b) -> z and transpose(s, w) -> one tensor per input, which may have size 1 where x does not. w may be
-    ONE or ZERO (symbolically) and is otherwise any tensor of w's shape. `out_axis` is w's axis for output channels,
+    ONE or ZERO (symbolically) and is otherwise any tensor of w's shape. transposes(s, ws) -> transpose(s, w) for
+    each w, or None where that is no faster together. `out_axis` is w's axis for output channels,
     `in_axis` for input channels (None: this weight cannot be scaled there), `channel` the channel axis of x and z.
     """
 
@@ -96,6 +97,7 @@ class Linear(Layer):
     in_axis: int | None = None
     channel: int = 1
     skips: tuple[bool, ...] = ()  # which inputs of a sum are identity skips
+    transposes: Callable[[Value, Sequence[Symbol]], Sequence[Inputs] | None] | None = None
     level: bool = False  # with w = ONE all outputs at a position are equal; `transpose` takes their sum, too
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
 from onnxlrp.layers import convolution
-from onnxlrp.layers.registry import Layer, Linear
+from onnxlrp.layers.registry import Inputs, Layer, Linear
 
 from . import cases, emitting
 from .emitting import emitted, layers_of, relevance
@@ -78,6 +78,31 @@ def test_transpose_is_the_adjoint(name: str, how: str) -> None:
     """⟨A x, g⟩ = ⟨x, Aᵀ g⟩ with the layer's weight, its positive part, and ones."""
     gaps = {weight.__name__: gap(name, how, weight) for weight in (plain, positive, ones)}
     assert max(gaps.values()) < TOLERANCE, gaps
+
+
+@pytest.mark.parametrize("how", ["folded", "nodes"])
+@pytest.mark.parametrize("name", [n for n in cases.names("linear") if n.startswith("conv")])
+def test_several_weights_at_once(name: str, how: str) -> None:
+    """As one after the other, from one convolution where there is one group."""
+    proto = cases.case(name)
+    build, found = layers_of(proto)
+    shape = [2 if isinstance(d, str) else d for d in build.facts.shape(found[-1].output)]
+
+    def both(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Linear)
+        assert layer.transposes is not None
+        s, ws = Value("g", TensorProto.FLOAT), [layer.w, build.positive(layer.w)]
+        together = layer.transposes(s, ws)
+        assert (together is None) == (layer.in_axis is None)
+        alone = {f"alone{i}": layer.transpose(s, w)[0] for i, w in enumerate(ws)}
+        values = {**alone, **{f"together{i}": c for i, (c,) in enumerate(together or ())}}
+        return {"seen": build.tensor(build.facts.image)} | {k: v for k, v in values.items() if isinstance(v, Value)}
+
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=cases.image_shape(proto, 2)).astype(np.float32)
+    results = emitted(proto, both, {"g": generator.normal(size=shape).astype(np.float32)}, image, how)
+    for i in range(2 if "together0" in results else 0):
+        np.testing.assert_allclose(results[f"together{i}"], results[f"alone{i}"], rtol=1e-5, atol=1e-5)
 
 
 STRIDED = [n for n in cases.names("linear") if "stride" in n and n.startswith("conv")]
@@ -185,9 +210,14 @@ def broken(build_and_layers: tuple[Builder, list[Layer]]) -> tuple[Builder, list
     build, layers = build_and_layers
 
     def wrong(layer: Linear) -> Linear:
-        return dataclasses.replace(
-            layer, transpose=lambda s, w: tuple(build.scale(1.001, c) for c in layer.transpose(s, w))
-        )
+        def off(adjoint: Inputs) -> Inputs:
+            return tuple(build.scale(1.001, c) for c in adjoint)
+
+        def together(s: Value, ws: Sequence[Symbol]) -> Sequence[Inputs] | None:
+            found = layer.transposes(s, ws) if layer.transposes else None
+            return found and [off(adjoint) for adjoint in found]
+
+        return dataclasses.replace(layer, transpose=lambda s, w: off(layer.transpose(s, w)), transposes=together)
 
     return build, [wrong(layer) if isinstance(layer, Linear) else layer for layer in layers]
 

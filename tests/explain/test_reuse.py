@@ -1,0 +1,43 @@
+"""What the model computes is read, and what runtimes can do at once is one node: convolutions are counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import onnxlrp
+
+from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network
+
+BOX = "zbox(low=-3, high=3)"
+
+
+def convolutions(rule: str, layer: str, optimize: str) -> int:
+    """How many of them the rule takes beside the layer's own."""
+    made = onnxlrp.convert(network(PLAIN), rules={layer: rule}, optimize=optimize).model
+    return sum(n.name.startswith(f"lrp/{layer}/") and n.op_type.startswith("Conv") for n in made.graph.node)
+
+
+@pytest.mark.parametrize(
+    ("rule", "layer", "exact", "none"),
+    [
+        (BOX, "conv1", 1, 4),  # z from the layer's output; the adjoints of w⁺ and w⁻ side by side
+        ("epsilon(bias=zero)", "conv2", 1, 2),  # z from the layer's output
+        ("zplus", "conv1", 3, 4),  # of x⁺ and of x⁻; adjoints side by side
+        ("zplus", "conv2", 2, 4),  # x is never negative
+    ],
+)
+def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -> None:
+    assert convolutions(rule, layer, "exact") == exact
+    assert convolutions(rule, layer, "none") == none
+
+
+@pytest.mark.parametrize("text", [PLAIN, RESIDUAL], ids=["behind relus", "and in a sum"])
+@pytest.mark.parametrize("rule", [BOX, "epsilon(bias=zero)", "epsilon(0.1,stabilizer=norm,bias=zero)", "zplus"])
+def test_the_result_is_the_same(rule: str, text: str) -> None:
+    """Where relevance vanishes with the relu behind a layer, and where it does not."""
+    exact, none = (
+        explain(network(text), images(), [0, 1, 2], rules={"conv?": rule}, optimize=o)["relevance"]
+        for o in ("exact", "none")
+    )
+    assert distance(exact, none.astype(np.float64)) < CLOSE
