@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, closest
-from onnxlrp.explain.composite import SEE_NAMES, matches, unmatched
+from onnxlrp.explain.composite import SEE_NAMES, matches, output_names, unmatched
 from onnxlrp.explain.options import Options
 from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape, shown
 from onnxlrp.graph.model import Model
@@ -171,7 +171,8 @@ def activated(patterns: Sequence[str], model: Model) -> list[str]:
 
 def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> list[Problem]:
     """Patterns for taps and activations that match nothing."""
-    taps = [unmatched(f"--tap {p}", p, layers) for p in options.taps if not tapped([p], layers)]
+    known = [name for layer in layers for name in output_names(layer)]
+    taps = [unmatched(f"--tap {p}", p, known) for p in options.taps if not tapped([p], layers)]
     names = dict.fromkeys(n for node in model.nodes for n in (*node.output, node.name, node.op_type) if n)
     return taps + [
         Problem(f"--activations {p}", "matches no tensor", closest(p, names, SEE_NAMES))

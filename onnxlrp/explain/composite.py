@@ -38,7 +38,7 @@ class Case:
     """Conditions, all of which must hold, and the rule for the layers that meet them.
 
     kind      one kind of layer or several: convolution, dense, normalisation, sum, pooling, max pooling, activation
-    pattern   a layer's name, one of its operators, or its module path, shell-style
+    pattern   a layer's name, its own node's operator or output, or its module path, shell-style; or its output
     first     True for the first weighted layers only, last likewise
     depth     (low, high): the layer's depth is in low <= depth < high
     identity_skip  True for sums that have an identity skip, False for those that have none
@@ -57,7 +57,7 @@ class Case:
         layer = place.layer
         return (
             (not self.kind or layer.kind in self.kind)
-            and (not self.pattern or means(self.pattern, layer))
+            and (not self.pattern or rules_on(self.pattern, layer))
             and (self.first is None or self.first == place.first)
             and (self.last is None or self.last == place.last)
             and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
@@ -76,41 +76,47 @@ class Case:
         return ", ".join(s for s in said if s) or "any layer"
 
 
-def means(pattern: str, layer: Layer) -> bool:
-    """Whether a shell-style pattern names the layer for a rule: by its name, its own node's operator, module path or
-    output, or in full by the tensor it leads to. What is joined to a layer has no rule, and lends it none."""
-    own = layer.own
-    return pattern == layer.output or _fits(pattern, [layer.name, own.output[0], *_names_of([own])])
-
-
-def joins(pattern: str, layer: Layer) -> bool:
-    """Whether a shell-style pattern names one of the nodes of a layer, its own or one that is joined to it."""
-    return _fits(pattern, [layer.output, *_names_of(layer.nodes)])
+def rules_on(pattern: str, layer: Layer) -> bool:
+    """Whether a shell-style pattern gives a layer its rule: it is one of the layer's own names, or in full the tensor
+    that it leads to. What is joined to a layer has no rule, and lends it no name to be given one by."""
+    return pattern in (layer.output, layer.output.lstrip("/")) or _fits(pattern, own_names(layer))
 
 
 def matches(pattern: str, layer: Layer) -> bool:
-    """Whether a shell-style pattern names what the layer's output belongs to: the layer, or what is joined behind."""
-    return _fits(pattern, _names(layer))
+    """Whether a shell-style pattern matches what a layer leads to: it is one of the layer's own names, or one of what
+    is joined behind it."""
+    return _fits(pattern, output_names(layer))
 
 
-def unmatched(thing: str, pattern: str, layers: Iterable[Layer]) -> Problem:
-    """The problem with a pattern that no layer matches, with the name that was probably meant."""
-    names = [name for layer in layers for name in _names(layer)]
-    return Problem(thing, "matches no layer on the way", closest(pattern, names, SEE_NAMES))
+def touches(pattern: str, layer: Layer) -> bool:
+    """Whether a shell-style pattern matches anything of a layer, also what is joined before it."""
+    return _fits(pattern, [layer.output, *_names(layer.nodes)])
+
+
+def own_names(layer: Layer) -> list[str]:
+    """A layer's name, its own node's operator and output, and its module path, each once."""
+    own = layer.own
+    return list(dict.fromkeys([layer.name, *_names([own]), own.output[0]]))
+
+
+def output_names(layer: Layer) -> list[str]:
+    """The names that its output goes by, each once: its own, and those of what is joined behind it. Not of what is
+    joined before: none of those tensors is its output."""
+    own = layer.own
+    behind = layer.nodes[next(i for i, n in enumerate(layer.nodes) if n is own) :]
+    return list(dict.fromkeys([layer.name, layer.output, *_names(behind)]))
+
+
+def unmatched(thing: str, pattern: str, names: Iterable[str]) -> Problem:
+    """The problem with a pattern that no layer matches, with the one of the names that was probably meant."""
+    return Problem(thing, "matches no layer on the way", closest(pattern, list(names), SEE_NAMES))
 
 
 def _fits(pattern: str, names: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) or fnmatchcase(name.lstrip("/"), pattern) for name in names)
 
 
-def _names(layer: Layer) -> list[str]:
-    """What a pattern can match, each once and in an order that does not change. Not the nodes that were joined before a
-    layer's own: none of their tensors is its output."""
-    behind = layer.nodes[next(i for i, n in enumerate(layer.nodes) if n is layer.own) :]
-    return list(dict.fromkeys([layer.name, layer.output, *_names_of(behind)]))
-
-
-def _names_of(nodes: Sequence[NodeProto]) -> list[str]:
+def _names(nodes: Sequence[NodeProto]) -> list[str]:
     """The operators, names and module paths of nodes."""
     paths = [p.value for n in nodes for p in n.metadata_props if p.key in MODULE_PATHS]
     return [*(n.op_type for n in nodes), *(n.name for n in nodes if n.name), *paths]

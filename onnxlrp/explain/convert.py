@@ -44,7 +44,7 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Unpack[Keywo
     `source` is a path or a ModelProto (not changed). Options, all by keyword, their defaults in `Options`:
 
     composite    which layer gets which rule: the name of a preset, a TOML file, or a Composite
-    rules        {pattern: rule}; a pattern matches layer names or operators, shell-style; wins over the composite
+    rules        {pattern: rule}; a pattern matches layers' own names or operators, shell-style; wins over the composite
     residual     how residual sums share: "epsilon", "ratio", "equal", "main", "latest", "simple", "flows_skip",
                  "flows_skip_simple"
     max_pool     "winner" or "average"

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import WEIGHTED, matches, unmatched
+from onnxlrp.explain.composite import WEIGHTED, matches, output_names, unmatched
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import Facts, Shape
 from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance
@@ -101,7 +101,7 @@ def problems(layers: Sequence[Layer], keep: float | None, conditions: Conditions
     for pattern, channels in conditions.items():
         meant = [layer for layer in layers if matches(pattern, layer)]
         if not meant:
-            found.append(unmatched(f"--condition {pattern}", pattern, layers))
+            found.append(unmatched(f"--condition {pattern}", pattern, (n for one in layers for n in output_names(one))))
         for layer in meant:
             count = facts.shape(layer.output)[channel_axis(layer, layers)]
             wrong = [c for c in channels if not 0 <= c < int(count)] if not isinstance(channels, str) else []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxlrp import contract
 from onnxlrp.errors import Problem
-from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, joins, means, unmatched
+from onnxlrp.explain.composite import WEIGHTED, Case, Composite, Place, own_names, rules_on, touches, unmatched
 from onnxlrp.explain.places import places
 from onnxlrp.explain.ranges import input_range
 from onnxlrp.graph.facts import Facts
@@ -85,9 +85,10 @@ def unused(overrides: Sequence[Case], layers: Sequence[Layer]) -> list[Problem]:
 
 def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
     """The problem with a case of the user's that no layer can meet, if it is one."""
-    meant = [layer for layer in layers if case.pattern and means(case.pattern, layer)]
+    meant = [layer for layer in layers if case.pattern and rules_on(case.pattern, layer)]
     if case.pattern and not meant:
-        return [_joined(case, layers) or unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, layers)]
+        names = (name for layer in layers for name in own_names(layer))
+        return [_joined(case, layers) or unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, names)]
     if meant and all(isinstance(layer, Routing) for layer in meant):
         reason = f"matches only what moves values and takes no rule, such as {meant[0]}"
         return [Problem(f"--rule {case.pattern}={case.rule}", reason, "choose another pattern")]
@@ -99,7 +100,7 @@ def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
 
 def _joined(case: Case, layers: Sequence[Layer]) -> Problem | None:
     """The problem with a case whose pattern matches only what is joined to a layer, if it is that."""
-    layer = next((one for one in layers if joins(case.pattern, one)), None)
+    layer = next((one for one in layers if touches(case.pattern, one)), None)
     if layer is None:
         return None
     reason = f"matches only what acts as one with {layer.name}, as in {layer}, and has no rule of its own"

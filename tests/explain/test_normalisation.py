@@ -190,6 +190,21 @@ def test_what_is_joined_has_no_rule_and_lends_no_name_for_one(order: str) -> Non
         assert onnxlrp.convert(proto, rules={name: "gamma(1)"}).plan.rules[joined.name] == "gamma(gamma=1)"
 
 
+def test_names_that_have_a_rule() -> None:
+    """What is suggested for a rule is a name that can have one; a path's first slash may be left out."""
+    body = f"[layer] c = {CONV.format(p=1, x='image')}\n[norm] z = {BN.format('c')}"
+    proto = network(convolutional(body, 4, size=6))
+    for node in proto.graph.node:
+        node.name = "/" + node.name
+        for names in (node.input, node.output):
+            names[:] = [f"/{name}" if name in ("c", "z") else name for name in names]
+    with pytest.raises(OnnxLrpError, match=r"norn=gamma.*matches no layer on the way") as caught:
+        onnxlrp.convert(proto, rules={"norn": "gamma"})
+    assert "norm" not in str(caught.value)
+    for name in ("layer", "/layer", "z", "/z", "c", "/c"):
+        assert onnxlrp.convert(proto, rules={name: "gamma(1)"}).plan.rules["/layer"] == "gamma(gamma=1)"
+
+
 def test_a_rule_for_sums_leaves_biases_alone() -> None:
     """`Add` is a residual sum; the one that adds a bias is part of the layer it is added in."""
     bias = f"[layer] c = {CONV.format(p=1, x='image')}\n[bias] d = Add(c, b_shift)\n[other] e = Relu(d)\n"
