@@ -14,7 +14,7 @@ from onnxlrp.explain.modify import Modified, modified
 from onnxlrp.explain.quotient import quotient
 from onnxlrp.graph.build import Builder, Symbol, Value
 from onnxlrp.layers.registry import Inputs, Linear, Relevance
-from onnxlrp.rules.rule import ALL, NEGATIVE, POSITIVE, LinearRule, Modifier, Part, Share
+from onnxlrp.rules.rule import ALL, LinearRule, Modifier, Part, Share
 
 KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.ABSOLUTE, Part.SQUARE})
 
@@ -43,9 +43,9 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
 
 def _distributed(share: Share, terms: Sequence[Modified], build: Builder) -> Sequence[Modified]:
     """The share's terms for its adjoint: A(w) = A(w⁺) + A(w⁻), so that a term with w joins those with w⁺ and w⁻."""
-    by_weight = {written.w: term for written, term in zip(share.terms, terms, strict=True)}
-    if not build.exact or len(terms) != 3 or set(by_weight) != {ALL, POSITIVE, NEGATIVE}:
+    if not build.exact or not share.between_bounds:
         return terms
+    by_weight = {written.w: term for written, term in zip(share.terms, terms, strict=True)}
     whole = by_weight.pop(ALL)
     return [
         replace(
@@ -71,12 +71,12 @@ def _adjoints(
     """factor · A(w)ᵀ s for each factor and weight, together where the layer can. The factor goes into a weight, which
     runtimes fold when they load it."""
     inside = [build.exact and isinstance(w, Value) for w in ws]
-    ws = [build.scale(factor, w) if known else w for factor, w, known in zip(factors, ws, inside, strict=True)]
+    ws = [build.scale(factor, w) if taken else w for factor, w, taken in zip(factors, ws, inside, strict=True)]
     together = layer.transposes(s, ws) if layer.transposes and build.exact else None
     found = together or [layer.transpose(s, w) for w in ws]
     return [
-        adjoint if known else tuple(build.scale(factor, c) for c in adjoint)
-        for factor, adjoint, known in zip(factors, found, inside, strict=True)
+        adjoint if taken else tuple(build.scale(factor, c) for c in adjoint)
+        for factor, adjoint, taken in zip(factors, found, inside, strict=True)
     ]
 
 

@@ -32,25 +32,30 @@ def quotient(
         size = _size_beside_output(share, stabilizer.epsilon, layer, build)
         if size is not None:
             return _taken_apart(share, size, layer, r, build)
-    level = _is_level(share, terms, layer, build)
-    relevance = _over_channels(r, layer, build) if level else _restricted(share, layer, r, build)
+    if _are_alike(share, terms, layer, build):
+        batch, _, *spatial = build.facts.shape(layer.output)
+        total = build.whole(_over_channels(r, layer, build), (batch, 1, *spatial))
+        return build.whole(_divided(total, share, terms, stabilizer, layer, r, build), (batch, 1, *spatial)), 1.0
+    relevance = _restricted(share, layer, r, build)
     if relevance is None:
         return None
     return _divided(relevance, share, terms, stabilizer, layer, r, build) if share.divide else relevance, 1.0
 
 
-def _is_level(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> bool:
-    """Whether z is one number for all outputs at a position, whatever the image, so that their sum may be divided."""
-    if not (build.exact and layer.level and share.divide and share.where == "everywhere"):
+def _are_alike(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> bool:
+    """Whether z is one number for all outputs at a position, whatever the image, so that their sum may be divided. Not
+    in float16, where it may be too large before it is."""
+    fits = build.exact and layer.alike and layer.z.element_type != TensorProto.FLOAT16
+    if not (fits and share.divide and share.where == "everywhere"):
         return False
     return all(t.b is None and all(isinstance(v, One) for v in (t.w, *t.x)) for t in terms)
 
 
 def _over_channels(r: Relevance, layer: Linear, build: Builder) -> Value:
     """The sum of R over the channels, [N, 1, …]."""
-    total = r.over_channels or build.op("ReduceSum", r.value, build.integers([1]), keepdims=1, step="sum")
-    shape = build.facts.shape(layer.output)
-    return build.whole(total, (shape[0], 1, *shape[2:]))
+    if layer.outputs == 1:
+        return r.value
+    return r.over_channels or build.op("ReduceSum", r.value, build.integers([1]), keepdims=1, step="sum")
 
 
 def _foldable(stabilizer: Stabilizer, layer: Linear) -> bool:
@@ -74,7 +79,7 @@ def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevan
         # A cofactor may be equal, and of size 1, along axes that z has.
         whole = build.is_whole(r.cofactor, build.facts.shape(layer.output))
         return replace(r, cofactor=_over(r.cofactor, z, layer, build, waits=whole))
-    return replace(r, value=_over(r.value, z, layer, build))
+    return replace(r, value=_over(r.value, z, layer, build), over_channels=None)
 
 
 def _divided(
@@ -85,14 +90,15 @@ def _divided(
     side = _side(share, terms, layer, build)
     if _foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
         return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
+    if build.exact and share.between_bounds:
+        terms = _from_output(terms, layer)
     z = build.tensor_of(_forward(terms, layer, layer.z, build), relevance)
     epsilon = _spread(stabilizer, z, layer, build)
     if r.gate is not None:  # equal to the layer's output, or to its relu, wherever R is not zero
         z = build.tensor_of(_forward(terms, layer, r.gate, build), relevance)
-    if z != r.gate and side is Sign.NONNEGATIVE:  # z has the other sign only where R is zero
-        z = build.tensor_of(build.positive(z), relevance)
-    elif z != r.gate and side is Sign.NONPOSITIVE:
-        z = build.tensor_of(build.negative(z), relevance)
+    if z != r.gate and side is not Sign.ANY:  # z has the other sign only where R is zero
+        one_side = build.positive(z) if side is Sign.NONNEGATIVE else build.negative(z)
+        z = build.tensor_of(one_side, relevance)
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
     whole = stabilizer.kind != "norm"  # which may leave one value a sample
@@ -102,7 +108,7 @@ def _divided(
 def _over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True) -> Value:
     """R ⊘ z; z `waits` for R rather than being kept from the forward pass on."""
     shape = build.facts.shape(layer.output)
-    if waits:
+    if waits:  # where all channels are divided as one, z does not depend on the image, and never waits
         r, z = build.in_turn(r, z, shape)
     channels = shape[1] if len(shape) > 2 else 0
     return build.quotient(r, z, channels if isinstance(channels, int) else 0, step="s")
@@ -169,19 +175,24 @@ def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
 def _forward(terms: Sequence[Modified], layer: Linear, output: Value, build: Builder) -> Symbol:
     """Σ_term sign · (A(w′) x′ + b′), what does not depend on the image first: runtimes fold it when they load it.
     `output` is the layer's, A(w) x + b, which is not computed again."""
-    parts: list[Symbol] = []
-    for t in terms:
-        if t.is_plain(layer):
-            found: tuple[Symbol, ...] = (output,)
-        elif build.exact and t.b is None and replace(t, b=layer.b).is_plain(layer):
-            found = output, build.scale(-1.0, layer.apply((None,) * len(layer.x), None, layer.b))
-        else:
-            found = (layer.apply(t.x, t.w, t.b),)
-        parts += [build.scale(t.sign, part) for part in found]
+    parts = [build.scale(t.sign, output if t.is_plain(layer) else layer.apply(t.x, t.w, t.b)) for t in terms]
     z: Symbol = None
     for part in sorted(parts, key=build.moves):
         z = build.add(z, part, step="z")
     return z
+
+
+def _from_output(terms: Sequence[Modified], layer: Linear) -> list[Modified]:
+    """The terms, A(w) x among them as the layer's output less its bias. The difference has the rounding error of both:
+    for sums that are large beside the bias."""
+    found = []
+    for t in terms:
+        whole = replace(t, b=layer.b)
+        if t.b is None and layer.b is not None and whole.is_plain(layer):
+            found += [whole, Modified((None,) * len(layer.x), None, layer.b, -t.sign)]
+        else:
+            found.append(t)
+    return found
 
 
 def _side(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> Sign:
@@ -221,9 +232,12 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
 
 
 def _with_bias(terms: Sequence[Modified], value: float, layer: Linear, build: Builder) -> Value:
-    """Σ term, and a constant in the bias."""
+    """Σ term, and a constant, in the bias where a term has a weight left to be convolved with."""
     like = next((x for t in terms for x in t.x if isinstance(x, Value)), layer.z)
-    first = next(t for t in terms if t.w is not None)
+    first = next((t for t in terms if t.w is not None), None)
+    if first is None:
+        biases = _forward(terms, layer, layer.z, build)
+        return build.tensor_of(build.add(biases, build.constant(value, like), step="b"), like)
     constant = build.constant(value if first.b is not None else np.full(layer.outputs, value), like)
     shifted = build.add(first.b, constant, step="b")
     return build.tensor_of(

@@ -53,7 +53,7 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
         name=layer_name(node), kind="convolution", nodes=nodes,
         inputs=(source,), output=node.output[0], x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
         transposes=conv.transposes, outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
-        level=groups == 1, pads=any(a.before or a.after for a in axes),
+        alike=groups == 1, pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
 
@@ -143,14 +143,14 @@ class Convolution:
         """`transpose` for several weights: as one convolution, side by side as its channels, where those are few and
         leave most of what a runtime computes at once unused. None where they do not."""
         build, weights = self.build, [w for w in ws if isinstance(w, Value)]
-        inputs = self.inputs * len(weights)
-        if len(weights) < max(len(ws), 2) or self.groups > 1 or inputs >= MANY:
+        together = self.inputs * len(ws)
+        if len(ws) < 2 or len(weights) < len(ws) or self.groups > 1 or together >= MANY:
             return None
         stacked = build.op("Concat", *weights, axis=1, step="w")
-        c = transposed(build, s, stacked, self.axes, self.outputs, inputs, 1)
+        c = transposed(build, s, stacked, self.axes, self.outputs, together, 1)
         return [
             (build.whole(build.slice(c, 1, k, k + self.inputs), ("N", self.inputs, *self.sizes)),)
-            for k in range(0, inputs, self.inputs)
+            for k in range(0, together, self.inputs)
         ]
 
     def _over_groups(self, a: Value, channels: int, spatial: Sequence[int]) -> Value:

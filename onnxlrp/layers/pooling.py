@@ -179,17 +179,18 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
 def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -> tuple[Value, Value | None]:
     """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
     taken of the taps before they are put together; None where nothing is put together."""
-    stages, summed = [x], None
+    stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
+    last: tuple[int, list[tuple[int, Value]]] | None = None
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
-        if axes[i].kernel == axes[i].stride == 1 and not axes[i].before:
-            continue
-        won = _won(build, before, after, r, i, axes)
-        r = _put_together(build, won, i, axes)
-        sums = [(tap, build.op("ReduceSum", part, build.integers([1]), keepdims=1, step="sum")) for tap, part in won]
-        summed = _put_together(build, sums, i, axes)
-    return r, summed
+        if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:
+            last = i, _won(build, before, after, r, i, axes)
+            r = _put_together(build, last[1], i, axes)
+    if last is None:
+        return r, None
+    sums = [(tap, build.op("ReduceSum", v, build.integers([1]), keepdims=1, step="sum")) for tap, v in last[1]]
+    return r, _put_together(build, sums, last[0], axes)
 
 
 def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str = "pooled") -> Value:

@@ -98,7 +98,7 @@ class Linear(Layer):
     channel: int = 1
     skips: tuple[bool, ...] = ()  # which inputs of a sum are identity skips
     transposes: Callable[[Value, Sequence[Symbol]], Sequence[Inputs] | None] | None = None
-    level: bool = False  # with w = ONE all outputs at a position are equal; `transpose` takes their sum, too
+    alike: bool = False  # with w = ONE all outputs at a position are equal, and `transpose` takes their sum, too
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 
 

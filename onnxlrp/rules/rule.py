@@ -89,6 +89,12 @@ class Share:
     where: Literal["everywhere", "positive", "negative"] = "everywhere"
     divide: bool = True
 
+    @property
+    def between_bounds(self) -> bool:
+        """Whether its terms have w, w⁺ and w⁻: z is A(w)x less what the bounds of x would give (zbox), and large beside
+        the bias."""
+        return len(self.terms) == 3 and {t.w for t in self.terms} == {ALL, POSITIVE, NEGATIVE}
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -192,6 +192,29 @@ net ({X}, float[4, 3, 1, 1] w1, float[4, 4, 1, 1] w2, {HEAD}) => (float[N, 3] lo
     assert run(made.model, {"image": images(), "target": np.array([0, 1, 2])})["relevance"].shape == (3, 3, 6, 6)
 
 
+@pytest.mark.parametrize("bias", [-1, 1])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("rule", ["gamma", "gamma(0.5,bias=zero)", "alpha_beta"])
+def test_weights_of_one_sign(rule: str, sign: int, bias: int) -> None:
+    """Behind a relu one side of the contributions is empty; what is left of it is the bias."""
+    text = f"""
+net ({X}, float[4, 3, 3, 3] w1, float[4] b1, float[4, 4, 3, 3] w2, float[4] b2, float[144, 3] w3, float[3] b3)
+  => (float[N, 3] logits) {{
+  z1 = Conv<pads = [1, 1, 1, 1]>(image, w1, b1) a1 = Relu(z1) [conv2] z2 = Conv<pads = [1, 1, 1, 1]>(a1, w2, b2)
+  f = Flatten(z2) logits = Gemm(f, w3, b3)
+}}"""
+    proto = network(text)
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("w2", "b2"):
+            values = (sign if tensor.name == "w2" else bias) * np.abs(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    found, plain = (
+        explain(proto, images(), [0, 1, 2], optimize=o, rules={"conv2": rule})["relevance"] for o in ("exact", "none")
+    )
+    assert np.abs(plain).max() > 0
+    assert distance(found, plain.astype(np.float64)) < CLOSE
+
+
 @pytest.mark.parametrize("pool", ["GlobalAveragePool(z2)", "ReduceMean<axes = [2, 3], keepdims = 1>(z2)"])
 def test_gamma_before_an_average_over_all_positions(pool: str) -> None:
     """Its relevance is the layer's output times one factor a channel, which is divided before it is taken apart."""

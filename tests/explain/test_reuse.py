@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import onnxlrp
 
-from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network
+from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network, of_type
 
 BOX = "zbox(low=-3, high=3)"
 
@@ -22,7 +24,8 @@ def convolutions(rule: str, layer: str, optimize: str) -> int:
     ("rule", "layer", "exact", "none"),
     [
         (BOX, "conv1", 1, 4),  # z from the layer's output; the adjoints of w⁺ and w⁻ side by side
-        ("epsilon(bias=zero)", "conv2", 1, 2),  # z from the layer's output
+        ("epsilon(bias=zero)", "conv2", 2, 2),  # not from the output: see below
+        ("epsilon", "conv2", 1, 1),
         ("zplus", "conv1", 3, 4),  # of x⁺ and of x⁻; adjoints side by side
         ("zplus", "conv2", 2, 4),  # x is never negative
     ],
@@ -41,3 +44,18 @@ def test_the_result_is_the_same(rule: str, text: str) -> None:
         for o in ("exact", "none")
     )
     assert distance(exact, none.astype(np.float64)) < CLOSE
+
+
+@pytest.mark.parametrize("rule", [BOX, "epsilon(bias=zero)", "zplus"])
+def test_a_large_bias_costs_no_precision(rule: str) -> None:
+    """The layer's output less its bias has the rounding error of both."""
+    proto = network(PLAIN)
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("b1", "b2"):
+            tensor.CopyFrom(numpy_helper.from_array(100 * numpy_helper.to_array(tensor), tensor.name))
+    x, rules = images(), {"conv?": rule}
+    found = explain(proto, x, [0, 1, 2], rules=rules)["relevance"]
+    wide = onnxlrp.convert(of_type(proto, TensorProto.DOUBLE), rules=rules).model
+    feeds = {"image": x.astype(np.float64), "target": np.arange(3)}
+    (expected,) = ReferenceEvaluator(wide).run(["relevance"], feeds)
+    assert distance(found, expected) < 1e-5
