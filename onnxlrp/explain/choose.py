@@ -171,8 +171,7 @@ def activated(patterns: Sequence[str], model: Model) -> list[str]:
 
 def unmatched_taps(options: Options, layers: Sequence[Layer], model: Model) -> list[Problem]:
     """Patterns for taps and activations that match nothing."""
-    known = [name for layer in layers for name in output_names(layer)]
-    taps = [unmatched(f"--tap {p}", p, known) for p in options.taps if not tapped([p], layers)]
+    taps = [unmatched(f"--tap {p}", p, layers, output_names) for p in options.taps if not tapped([p], layers)]
     names = dict.fromkeys(n for node in model.nodes for n in (*node.output, node.name, node.op_type) if n)
     return taps + [
         Problem(f"--activations {p}", "matches no tensor", closest(p, names, SEE_NAMES))

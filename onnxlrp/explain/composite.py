@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -38,7 +38,8 @@ class Case:
     """Conditions, all of which must hold, and the rule for the layers that meet them.
 
     kind      one kind of layer or several: convolution, dense, normalisation, sum, pooling, max pooling, activation
-    pattern   a layer's name, its own node's operator or output, or its module path, shell-style; or its output
+    pattern   a layer's name, its own node's operator or output, or its module path, shell-style; or in full the tensor
+              that it leads to
     first     True for the first weighted layers only, last likewise
     depth     (low, high): the layer's depth is in low <= depth < high
     identity_skip  True for sums that have an identity skip, False for those that have none
@@ -107,9 +108,10 @@ def output_names(layer: Layer) -> list[str]:
     return list(dict.fromkeys([layer.name, layer.output, *_names(behind)]))
 
 
-def unmatched(thing: str, pattern: str, names: Iterable[str]) -> Problem:
-    """The problem with a pattern that no layer matches, with the one of the names that was probably meant."""
-    return Problem(thing, "matches no layer on the way", closest(pattern, list(names), SEE_NAMES))
+def unmatched(thing: str, pattern: str, layers: Iterable[Layer], names: Callable[[Layer], list[str]]) -> Problem:
+    """The problem with a pattern that no layer matches, with the one of their names that was probably meant."""
+    known = [name for layer in layers for name in names(layer)]
+    return Problem(thing, "matches no layer on the way", closest(pattern, known, SEE_NAMES))
 
 
 def _fits(pattern: str, names: Iterable[str]) -> bool:

@@ -101,7 +101,7 @@ def problems(layers: Sequence[Layer], keep: float | None, conditions: Conditions
     for pattern, channels in conditions.items():
         meant = [layer for layer in layers if matches(pattern, layer)]
         if not meant:
-            found.append(unmatched(f"--condition {pattern}", pattern, (n for one in layers for n in output_names(one))))
+            found.append(unmatched(f"--condition {pattern}", pattern, layers, output_names))
         for layer in meant:
             count = facts.shape(layer.output)[channel_axis(layer, layers)]
             wrong = [c for c in channels if not 0 <= c < int(count)] if not isinstance(channels, str) else []

@@ -87,8 +87,8 @@ def _unused(case: Case, layers: Sequence[Layer]) -> list[Problem]:
     """The problem with a case of the user's that no layer can meet, if it is one."""
     meant = [layer for layer in layers if case.pattern and rules_on(case.pattern, layer)]
     if case.pattern and not meant:
-        names = (name for layer in layers for name in own_names(layer))
-        return [_joined(case, layers) or unmatched(f"--rule {case.pattern}={case.rule}", case.pattern, names)]
+        thing = f"--rule {case.pattern}={case.rule}"
+        return [_joined(case, layers) or unmatched(thing, case.pattern, layers, own_names)]
     if meant and all(isinstance(layer, Routing) for layer in meant):
         reason = f"matches only what moves values and takes no rule, such as {meant[0]}"
         return [Problem(f"--rule {case.pattern}={case.rule}", reason, "choose another pattern")]

@@ -182,15 +182,13 @@ def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -
     stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
-    last: tuple[int, list[tuple[int, Value]]] | None = None
+    last, won = 0, list[tuple[int, Value]]()
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:
-            last = i, _won(build, before, after, r, i, axes)
-            r = _put_together(build, last[1], i, axes)
-    if last is None:
-        return r, None
-    sums = [(tap, build.op("ReduceSum", v, build.integers([1]), keepdims=1, step="sum")) for tap, v in last[1]]
-    return r, _put_together(build, sums, last[0], axes)
+            last, won = i, _won(build, before, after, r, i, axes)
+            r = _put_together(build, won, i, axes)
+    sums = [(tap, build.op("ReduceSum", part, build.integers([1]), keepdims=1, step="sum")) for tap, part in won]
+    return r, _put_together(build, sums, last, axes) if sums else None
 
 
 def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str = "pooled") -> Value:
