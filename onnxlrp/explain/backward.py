@@ -12,6 +12,7 @@ from onnxlrp.explain.decompose import decompose
 from onnxlrp.explain.edits import Edit
 from onnxlrp.explain.masks import Masks
 from onnxlrp.explain.plan import Plan
+from onnxlrp.explain.summands import Summands
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Activation, Layer, Linear, Relevance, Routing, Special
 from onnxlrp.rules.catalogue import norm
@@ -30,7 +31,7 @@ def propagate(
     `edits` change the relevance that reaches a tensor before it goes on. That of a relu's output which is not `wanted`
     may be masked already, as behind the relu.
     """
-    masks = Masks(build, plan, {*edits, *wanted})
+    masks, summands = Masks(build, plan, {*edits, *wanted}), Summands(build, plan)
     arrived: dict[str, list[Relevance]] = collections.defaultdict(list)
     totals: dict[str, Relevance] = {}
     for name, relevance in start.items():
@@ -42,7 +43,8 @@ def propagate(
         with build.scope(layer.name, str(step.rule or layer.kind), layer.output):
             total = _sum(build, masks.summands(step, arrived.pop(layer.output)))
             total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
-            parts = backward(build, layer, step.rule, masks.taken(step, total))
+            total = masks.taken(step, total)
+            parts = backward(build, summands.taken(layer, total), step.rule, total)
         if len(parts) != len(layer.inputs):
             raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")
         for name, part in zip(layer.inputs, parts, strict=True):
