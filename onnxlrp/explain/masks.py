@@ -15,6 +15,7 @@ from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.build import Builder
 from onnxlrp.layers.activation import where_active
 from onnxlrp.layers.registry import Activation, Relevance
+from onnxlrp.layers.steps import in_blocks
 from onnxlrp.rules.rule import ActivationRule, PoolingRule
 
 
@@ -32,7 +33,7 @@ class Masks:
         if not any(blocked) or not any(self._masked_next(step, r) for r in parts):
             return parts
         shape = self.build.facts.shape(name)
-        return [replace(r, value=self.build.in_blocks(r.value, shape)) for r in parts]
+        return [replace(r, value=in_blocks(self.build, r.value, shape)) for r in parts]
 
     def taken(self, step: Step, r: Relevance) -> Relevance:
         """R of a layer's output, multiplied by the mask of the relu before the layer where it is taken here."""

@@ -77,7 +77,7 @@ class Runtime:
         return found
 
 
-_HALVES = "masks are rounded: where it computes in float16, the factor 2⁹⁶ of the affine ones is infinite"
+_HALVES = "no large factors: where it computes in float16, 2⁶⁴ is infinite"
 _FLOAT32 = "export the model in float32"
 _NO_CEIL = "export it without ceil_mode"
 _NO_CEIL_OR_COUNT = "export it without ceil_mode, or without count_include_pad"
@@ -122,11 +122,11 @@ RUNTIMES: Mapping[str, Runtime] = {
             "web",
             "ONNX Runtime Web",
             "1.30, wasm",
-            dialect=Dialect(quotient="plain", sign="comparisons", active="rounded"),
+            dialect=Dialect(quotient="plain", sign="comparisons", steps="plain"),
             because=(
                 "quotients are plain: it fills up no channels",
                 "signs are comparisons: WebGPU has no Sign, which would run on the CPU",
-                "masks are rounded: WebAssembly and WebGPU have no layout to keep to, and it is one operator less",
+                "no large factors: WebAssembly and WebGPU have no layout to keep to, and masks are one operator less",
             ),
             limits=(
                 *_ONNXRUNTIME,
@@ -160,7 +160,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             "openvino",
             "OpenVINO",
             "2026.4.1, CPU",
-            dialect=Dialect(active="rounded"),
+            dialect=Dialect(steps="plain"),
             because=(_HALVES,),
             limits=(
                 Limit(
@@ -234,7 +234,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             "tensorrt",
             "TensorRT",
             "",
-            dialect=Dialect(active="rounded"),
+            dialect=Dialect(steps="plain"),
             because=(_HALVES,),
             limits=(
                 Limit(
@@ -271,7 +271,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             "coreml",
             "CoreML through ONNX Runtime",
             "",
-            dialect=Dialect(active="rounded"),
+            dialect=Dialect(steps="plain"),
             because=(_HALVES,),
             limits=(
                 *_ONNXRUNTIME,

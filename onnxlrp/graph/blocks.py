@@ -24,8 +24,7 @@ def fills_blocks(element_type: int, shape: Shape) -> bool:
 
 
 def stays_in_blocks(op_type: str, blocked: Sequence[bool], attributes: Mapping[str, Any]) -> bool:
-    """Whether an operator's output is in that layout where its inputs are, or are not. Batch normalisations are added
-    only behind what the classifier computes there."""
+    """Whether an operator's output is in that layout where its inputs are, or are not."""
     if op_type == "Conv":
         return attributes.get("group", 1) == 1
-    return op_type in ("MaxPool", "BatchNormalization") or (op_type in ("Add", "Mul", "Relu") and all(blocked))
+    return op_type == "MaxPool" or (op_type in ("Add", "Mul", "Relu") and all(blocked))

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnxlrp.graph.blocks import fills_blocks, stays_in_blocks
+from onnxlrp.graph.blocks import stays_in_blocks
 from onnxlrp.graph.dialect import BLOCK, GUARD, PORTABLE, Dialect
 from onnxlrp.graph.facts import FOLD_LIMIT, Facts, Shape, evaluate
 from onnxlrp.graph.signs import Sign, of_array, sign_of
@@ -273,17 +273,15 @@ class Builder:
         self._whole[a.name] = shape
         return a
 
-    def in_blocks(self, a: Value, shape: Shape) -> Value:
-        """`a`, of `shape`, in the memory layout of ONNX Runtime's convolutions where masks are computed there: a
-        pooling of single elements changes nothing, and leads into it. From opset 22 on CUDA has none."""
-        masks_there = self.exact and self.dialect.active == "affine" and self.facts.model.opset < 22
-        if not masks_there or self.is_blocked(a) or not fills_blocks(a.element_type, shape):
-            return a
-        return self.op("MaxPool", a, kernel_shape=[1, 1], strides=[1, 1], step="blocks")
-
     def is_blocked(self, a: Value) -> bool:
-        """Whether a tensor that was added is in that layout, if its channels fill blocks."""
+        """Whether a tensor that was added is in the memory layout of ONNX Runtime's convolutions, if its channels fill
+        blocks."""
         return a.name in self._blocked
+
+    def blocked(self, a: Value) -> Value:
+        """`a`, which is in that layout."""
+        self._blocked.add(a.name)
+        return a
 
     def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
         """Both as they are, but the second is not computed before the first where it depends on the image, and then

@@ -16,14 +16,14 @@ class Dialect:
     quotient  "guarded" a ÷ (b + 1e-30) where the channels are no multiple of `BLOCK`, which is the same wherever b is
               not about as small as that; or a "plain" a ÷ b.
     sign      the sign of a tensor: the "operator", or two "comparisons".
-    active    1 where a unit is, which is nowhere negative, and 0 elsewhere: for what ONNX Runtime keeps in the memory
-              layout of its convolutions "affine" operators, which it computes there, with a factor beyond float16;
-              or what is left by cutting at 1 and rounding up, "rounded".
+    steps     1 where a number is above zero or above another, else 0: "steep" functions of what ONNX Runtime keeps in
+              the memory layout of its convolutions, which it computes there, with factors beyond float16; or "plain"
+              ones, by comparing and rounding.
     """
 
     quotient: Literal["guarded", "plain"] = "guarded"
     sign: Literal["operator", "comparisons"] = "operator"
-    active: Literal["affine", "rounded"] = "affine"
+    steps: Literal["steep", "plain"] = "steep"
 
 
 PORTABLE = Dialect()

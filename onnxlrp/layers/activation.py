@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from onnxlrp.graph.blocks import fills_blocks
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
+from onnxlrp.layers.steps import channels_of_steps, in_blocks, step
 
 Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
 
@@ -28,30 +28,21 @@ def _relu(build: Builder, g: Value, x: Value, y: Value, given: dict[str, Any]) -
 def where_active(build: Builder, g: Value, y: Value) -> Value:
     """g where y > 0, else 0, for a y that is nowhere negative and has g's shape."""
     shape = build.facts.shape(y.name)
-    g = build.in_blocks(g, shape)
-    there = build.exact and build.is_blocked(g) and fills_blocks(y.element_type, shape)
-    affine = there and build.dialect.active == "affine"
-    active = _affinely(build, y, int(shape[1])) if affine else _rounded(build, y)
+    g = in_blocks(build, g, shape)
+    channels = channels_of_steps(build, y, shape) if build.is_blocked(g) else 0
+    active = _step(build, y, channels) if channels else _rounded(build, y)
     return build.whole(replace(build.op("Mul", g, active), sign=g.sign), shape)
+
+
+def _step(build: Builder, y: Value, channels: int) -> Value:
+    """1 from y = 2⁻⁹⁶ ≈ 1e-29 on, and where 2⁹⁶·y is infinite."""
+    return step(build, y, np.full([1, 1], 2.0**96), channels, "active")
 
 
 def _rounded(build: Builder, y: Value) -> Value:
     """y ≥ 0 cut at 1 and rounded up is 1 where y > 0. ONNX Runtime shares that among threads, and casts a comparison on
     one."""
     return build.op("Ceil", build.op("Clip", y, None, build.constant(1.0, y)), step="active")
-
-
-def _affinely(build: Builder, y: Value, channels: int) -> Value:
-    """1 - relu(1 - 2⁹⁶·y), which is 1 from y = 2⁻⁹⁶ ≈ 1e-29 on. Nothing is infinite up to y = 2³²: relus of OpenCV make
-    -∞ NaN."""
-    idle = build.op("Relu", _scaled(build, y, -(2.0**96), channels))
-    return _scaled(build, idle, -1.0, channels, step="active")
-
-
-def _scaled(build: Builder, v: Value, factor: float, channels: int, step: str = "") -> Value:
-    """1 + factor · v, as the batch normalisation of an image."""
-    scale, one, zero = (build.constant(np.full(channels, c), v) for c in (factor, 1.0, 0.0))
-    return build.op("BatchNormalization", v, scale, one, zero, one, epsilon=0.0, step=step)
 
 
 def _by_side(build: Builder, x: Value, above: Value, below: Value) -> Value:

@@ -10,17 +10,22 @@ before, …; going back, the first row that holds the maximum is found, then the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from onnx import NodeProto, helper
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
 from onnxlrp.graph.facts import Dim, attributes
+from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
+from onnxlrp.layers.steps import channels_of_steps, step
 from onnxlrp.layers.window import Axis, outer, windows
 from onnxlrp.rules.rule import PoolingRule, Rule
+
+STEEP = 2.0**64  # makes a step of a difference from 5e-20 on: of two x from 1e-12 on, and finite up to 2⁶⁴ ≈ 2e19
 
 
 @defines("AveragePool")
@@ -159,7 +164,7 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
 
     def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
         vanishes = r.vanishes_with(y.name)
-        routed, summed = winner(build, x, y, r.value, axes)
+        routed, summed = winner(build, x, y, r.value, axes, vanishes)
         return (Relevance(routed, x if vanishes else None, over_channels=summed),)
 
     def as_average() -> Linear:
@@ -176,16 +181,21 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
     )  # fmt: skip
 
 
-def winner(build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis]) -> tuple[Value, Value | None]:
-    """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
-    taken of the taps before they are put together; None where nothing is put together."""
+def winner(
+    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool = False
+) -> tuple[Value, Value | None]:
+    """Relevance r of the pooled y, which `vanishes` where y is zero or may not, at the first largest element of each
+    window of x, and its sum over the channels, taken of the taps before they are put together; None where nothing is
+    put together."""
     stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
+    channels = channels_of_steps(build, x, build.facts.shape(x.name))
     last, won = 0, list[tuple[int, Value]]()
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:
-            last, won = i, _won(build, before, after, r, i, axes)
+            differ = channels if _differ(before, axes[i], vanishes) else 0
+            last, won = i, _won(build, before, after, r, i, axes, differ)
             r = _put_together(build, won, i, axes)
     sums = [(tap, build.op("ReduceSum", part, build.integers([1]), keepdims=1, step="sum")) for tap, part in won]
     return r, _put_together(build, sums, last, axes) if sums else None
@@ -196,16 +206,19 @@ def _pool_along(build: Builder, x: Value, a: Axis, i: int, rank: int, step: str 
     if a.kernel == a.stride == 1:
         return x
 
-    def only(v: int, rest: int) -> list[int]:
-        return [v if k == i else rest for k in range(rank)]
-
     pads = (a.before, max(a.overhang, 0))
     if max(pads) >= a.kernel:  # more than MaxPool allows
         x, pads = build.pad(x, 2 + i, *pads, 2 + rank, _lowest(x)), (0, 0)
     return build.op(
-        "MaxPool", x, kernel_shape=only(a.kernel, 1), strides=only(a.stride, 1), dilations=only(a.dilation, 1),
-        pads=[*only(pads[0], 0), *only(pads[1], 0)], step=step,
+        "MaxPool", x, kernel_shape=_only(i, rank, a.kernel), strides=_only(i, rank, a.stride),
+        dilations=_only(i, rank, a.dilation), pads=[*_only(i, rank, pads[0], 0), *_only(i, rank, pads[1], 0)],
+        step=step,
     )  # fmt: skip
+
+
+def _only(i: int, rank: int, v: int, rest: int = 1) -> list[int]:
+    """v for the i-th axis, the same for all others."""
+    return [v if k == i else rest for k in range(rank)]
 
 
 def _tap(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis]) -> Value | None:
@@ -233,16 +246,47 @@ def _lowest(x: Value) -> float:
     return max(-3e38, float(np.finfo(helper.tensor_dtype_to_np_dtype(x.element_type)).min))
 
 
-def _won(build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis]) -> list[tuple[int, Value]]:
-    """What each tap along the i-th axis gets: a window's relevance goes to the first that equals the maximum."""
+def _won(
+    build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis], differ: int
+) -> list[tuple[int, Value]]:
+    """What each tap along the i-th axis gets: a window's relevance goes to the first that no later one exceeds, found
+    from differences of the taps of so many channels, or, where `differ` is 0, to the first that equals the maximum."""
     won = []
     for tap in range(axes[i].kernel - 1):
+        if differ:
+            rest = build.op("Mul", r, _exceeded(build, x, tap, i, axes, differ))
+            won.append((tap, build.op("Sub", r, rest)))
+            r = rest
+            continue
         taken = _tap(build, x, tap, i, axes)
         if taken is not None:
             part = build.masked(r, build.op("Equal", taken, y))
             r = build.op("Sub", r, part)
             won.append((tap, part))
     return [*won, (axes[i].kernel - 1, r)]  # no tap before the last was the largest: it is
+
+
+def _differ(x: Value, a: Axis, vanishes: bool) -> bool:
+    """Whether differences tell what wins: there are few, and what a convolution reads as zero is padding, which wins
+    only where all of x that it is beside is zero, and R with it."""
+    padded = a.before > 0 or a.overhang > 0
+    return 1 < a.kernel <= 3 and (not padded or (vanishes and x.sign is Sign.NONNEGATIVE))
+
+
+def _exceeded(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis], channels: int) -> Value:
+    """1 where a later tap along the i-th axis is larger than this one, else 0."""
+    a, rank = axes[i], len(axes)
+    pads = [*_only(i, rank, a.before, 0), *_only(i, rank, max(a.overhang, 0), 0)]
+
+    def larger(later: int) -> Value:
+        weight = np.zeros(a.kernel)
+        weight[[tap, later]] = -STEEP, STEEP
+        return step(
+            build, x, weight.reshape(_only(i, rank, a.kernel)), channels, "exceeded", pads=pads,
+            strides=_only(i, rank, a.stride), dilations=_only(i, rank, a.dilation),
+        )  # fmt: skip
+
+    return reduce(lambda v, w: build.op("Max", v, w), map(larger, range(tap + 1, a.kernel)))
 
 
 def _put_together(build: Builder, won: Sequence[tuple[int, Value]], i: int, axes: Sequence[Axis]) -> Value:

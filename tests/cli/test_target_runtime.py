@@ -26,7 +26,7 @@ def test_plan_says_how_it_is_written_and_what_to_know(written: Callable[[ModelPr
     assert said(model, "--target-runtime=tract") == ["For tract (tried with 0.23.9, CPU):", "- Nothing to know."]
     head, *lines = said(model, "--target-runtime=openvino")
     assert head == "For OpenVINO (tried with 2026.4.1, CPU):"
-    assert [line.split(":")[0] for line in lines] == ["- Masks are rounded"]
+    assert [line.split(":")[0] for line in lines] == ["- No large factors"]
     head, *lines = said(model, "--target-runtime=opencv", "--heatmap", "--tap=conv1")
     assert head == "For OpenCV (tried with 5.0.0, CPU):"
     assert [line.split(":")[0] for line in lines] == [
@@ -34,7 +34,7 @@ def test_plan_says_how_it_is_written_and_what_to_know(written: Callable[[ModelPr
     ]
     head, *lines = said(model, "--target-runtime=tensorrt", "--input-shape=1,3,6,6")
     assert head == "For TensorRT (read of, not tried):"
-    assert [line.split(":")[0] for line in lines] == ["- Masks are rounded"]
+    assert [line.split(":")[0] for line in lines] == ["- No large factors"]
 
 
 def test_plan_goes_with_the_cost(written: Callable[[ModelProto], Path]) -> None:

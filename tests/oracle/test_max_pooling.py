@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from onnx import NodeProto, helper
+from onnx import ModelProto, NodeProto, helper
 
+from onnxlrp.graph.blocks import CHANNELS
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Layer, Relevance, Special
 from onnxlrp.rules.catalogue import CATALOGUE
@@ -87,6 +88,55 @@ def test_the_first_largest_wins(name: str, ties: str, variant: str, how: str) ->
     node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
     result = relevance(proto, CATALOGUE["winner"].make(), image, fed, how)
     np.testing.assert_allclose(result, winners(node, x, fed), rtol=1e-5, atol=1e-5)
+
+
+def wide(name: str, variant: str) -> ModelProto:
+    """A case with channels that fill blocks."""
+    proto = ModelProto()
+    proto.CopyFrom(cases.case(name, variant))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = CHANNELS
+    return proto
+
+
+def close(shape: list[int], scale: float) -> np.ndarray:
+    """Zeros, and numbers about ±`scale` that are equal or one unit in the last place apart."""
+    generator = np.random.default_rng(3)
+    base = np.float32(scale) * generator.choice([1, 1, 1, -1, 0], shape).astype(np.float32)
+    return np.where((generator.random(shape) < 0.5) & (base != 0), np.nextafter(base, np.float32(np.inf)), base)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 2.0**63])
+@pytest.mark.parametrize("variant", ["mixed", "nonnegative"])
+@pytest.mark.parametrize(
+    "name", [n for n in cases.names("max_pooling") if len(cases.image_shape(cases.case(n), 2)) == 4]
+)
+def test_channels_that_fill_blocks(name: str, variant: str, scale: float) -> None:
+    """What wins is found from differences there, to the last digit; not where zeros from the padding could win."""
+    proto = wide(name, variant)
+    image = close(cases.image_shape(proto, 2), scale)
+    found = cases.tensors(proto, image)
+    fed = np.random.default_rng(5).normal(size=found["y"].shape).astype(np.float32)
+    node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
+    reads = [len(taps) for _, taps in windows(node, found["x"].shape[2:], fed.shape[2:])]
+    largest = np.prod(next((a.ints for a in node.attribute if a.name == "kernel_shape"), found["x"].shape[2:]))
+    vanishes, operators = variant == "nonnegative", set[str]()
+    if vanishes:
+        fed *= found["y"] != 0
+
+    def routed(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Special)
+        relevance = Relevance(Value("r"), build.tensor("y") if vanishes else None)
+        (part,) = layer.backward(relevance, CATALOGUE["winner"].make())
+        assert part is not None
+        operators.update(n.op for n in build.finish([part.value.name])[0].nodes)
+        return {"routed": part.value}
+
+    result = emitted(proto, routed, {"r": fed}, image)["routed"]
+    np.testing.assert_allclose(result, winners(node, found["x"], fed), rtol=1e-5, atol=1e-5)
+    whole = min(reads) == max(reads) == largest  # no padding
+    few = largest <= 9
+    assert largest == 1 or ("Equal" in operators) != ((whole or vanishes) and few)
 
 
 @pytest.mark.parametrize("name", cases.names("max_pooling"))
