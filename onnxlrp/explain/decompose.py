@@ -21,7 +21,8 @@ KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.
 
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
-    products: list[list[tuple[Symbol, Symbol]]] = [[] for _ in layer.x]
+    adjoints: list[tuple[Inputs, Inputs]] = []
+    waiting: dict[Inputs, list[tuple[Value, Value]]] = {}
     for share in rule.shares:
         terms = [modified(term, layer, build) for term in share.terms]
         found = quotient(share, terms, rule.stabilizer, layer, r, build)
@@ -30,14 +31,12 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
         s, sign = found
         spread = _distributed(share, terms, build)
         factors = [share.weight * term.sign * sign for term in spread]
-        adjoints = _adjoints(factors, layer, s, [term.w for term in spread], build)
-        for term, adjoint in zip(spread, adjoints, strict=True):
-            for each, x, c in zip(products, term.x, adjoint, strict=True):
-                each.append((x, c))
+        adjoints += _adjoints(factors, layer, s, spread, waiting, build)
+    adjoints += [(xs, _summed(layer, pairs)) for xs, pairs in waiting.items()]
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
-        _relevance(found, x if x.name == name else None, name, vanish, build)
-        for found, x, name in zip(products, layer.x, layer.inputs, strict=True)
+        _relevance([(xs[i], c[i]) for xs, c in adjoints], x if x.name == name else None, name, vanish, build)
+        for i, (x, name) in enumerate(zip(layer.x, layer.inputs, strict=True))
     )
 
 
@@ -66,18 +65,33 @@ def _level(v: Symbol, build: Builder) -> Symbol:
 
 
 def _adjoints(
-    factors: Sequence[float], layer: Linear, s: Value, ws: Sequence[Symbol], build: Builder
-) -> Sequence[Inputs]:
-    """factor · A(w)ᵀ s for each factor and weight, together where the layer can. The factor goes into a weight, which
-    runtimes fold when they load it."""
-    inside = [build.exact and isinstance(w, Value) for w in ws]
-    ws = [build.scale(factor, w) if taken else w for factor, w, taken in zip(factors, ws, inside, strict=True)]
-    together = layer.transposes(s, ws) if layer.transposes and build.exact else None
-    found = together or [layer.transpose(s, w) for w in ws]
+    factors: Sequence[float], layer: Linear, s: Value, terms: Sequence[Modified],
+    waiting: dict[Inputs, list[tuple[Value, Value]]], build: Builder,
+) -> Sequence[tuple[Inputs, Inputs]]:  # fmt: skip
+    """x′ and factor · A(w′)ᵀ s for each factor and term, together where the layer can; what it sums better with others
+    of the same x′ is left `waiting` for them. The factor goes into a weight, which runtimes fold when they load it."""
+    inside = [build.exact and isinstance(t.w, Value) for t in terms]
+    ws = [build.scale(factor, t.w) if taken else t.w for factor, t, taken in zip(factors, terms, inside, strict=True)]
+    found = layer.transposes(s, ws) if layer.transposes and build.exact else None
+    if (
+        found is None
+        and layer.transpose_sum
+        and all(taken or t.w is None for taken, t in zip(inside, terms, strict=True))
+    ):
+        for term, w in zip(terms, ws, strict=True):
+            if isinstance(w, Value):
+                waiting.setdefault(term.x, []).append((s, w))
+        return []
+    found = found or [layer.transpose(s, w) for w in ws]
     return [
-        adjoint if taken else tuple(build.scale(factor, c) for c in adjoint)
-        for factor, adjoint, taken in zip(factors, found, inside, strict=True)
+        (term.x, adjoint if taken else tuple(build.scale(factor, c) for c in adjoint))
+        for factor, term, adjoint, taken in zip(factors, terms, found, inside, strict=True)
     ]
+
+
+def _summed(layer: Linear, pairs: Sequence[tuple[Value, Value]]) -> Inputs:
+    """Σ A(w)ᵀ s."""
+    return layer.transpose_sum(pairs) if layer.transpose_sum and len(pairs) > 1 else layer.transpose(*pairs[0])
 
 
 def _relevance(

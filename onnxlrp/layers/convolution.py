@@ -12,8 +12,9 @@ phase of the input, or ConvTranspose.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def convolution(node: NodeProto, build: Builder) -> Linear:
     return Linear(
         name=layer_name(node), kind="convolution", nodes=nodes,
         inputs=(source,), output=node.output[0], x=(x,), w=w, b=b, z=z, apply=conv.apply, transpose=conv.transpose,
-        transposes=conv.transposes, outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
+        transposes=conv.transposes, transpose_sum=conv.transpose_sum if any(a.stride > 1 for a in axes) else None,
+        outputs=weight_shape[0], out_axis=0, in_axis=1 if groups == 1 else None,
         alike=groups == 1, pads=any(a.before or a.after for a in axes),
     )  # fmt: skip
 
@@ -129,15 +131,19 @@ class Convolution:
         if w is None:
             return (None,)
         if not isinstance(w, One):
-            c = transposed(self.build, s, w, self.axes, self.outputs, self.inputs, self.groups)
-            return (self.build.whole(c, ("N", self.inputs, *self.sizes)),)
+            return self.transpose_sum([(s, w)])
         outs = [a.out for a in self.axes]
         summed = self.groups == 1 and self.build.is_whole(s, ("N", 1, *outs))
         sums = s if summed else self._over_groups(s, self.outputs, outs)
         spread = transposed(
-            self.build, sums, self._ones(s, self.groups), self.axes, self.groups, self.groups, self.groups
+            self.build, [(sums, self._ones(s, self.groups))], self.axes, self.groups, self.groups, self.groups
         )
         return (self._each(spread, self.inputs, self.sizes),)
+
+    def transpose_sum(self, pairs: Sequence[tuple[Value, Value]]) -> Inputs:
+        """Σ A(w)ᵀ s of several s and w, summed before a stride's phases are put together."""
+        c = transposed(self.build, pairs, self.axes, self.outputs, self.inputs, self.groups)
+        return (self.build.whole(c, ("N", self.inputs, *self.sizes)),)
 
     def transposes(self, s: Value, ws: Sequence[Symbol]) -> Sequence[Inputs] | None:
         """`transpose` for several weights: as one convolution, side by side as its channels, where those are few and
@@ -147,7 +153,7 @@ class Convolution:
         if len(ws) < 2 or len(weights) < len(ws) or self.groups > 1 or together >= MANY:
             return None
         stacked = build.op("Concat", *weights, axis=1, step="w")
-        c = transposed(build, s, stacked, self.axes, self.outputs, together, 1)
+        c = transposed(build, [(s, stacked)], self.axes, self.outputs, together, 1)
         return [
             (build.whole(build.slice(c, 1, k, k + self.inputs), ("N", self.inputs, *self.sizes)),)
             for k in range(0, together, self.inputs)
@@ -186,31 +192,38 @@ class Convolution:
 
 
 def transposed(
-    build: Builder, s: Value, w: Value, axes: Sequence[Axis], outputs: int, inputs: int, groups: int
+    build: Builder, pairs: Sequence[tuple[Value, Value]], axes: Sequence[Axis], outputs: int, inputs: int, groups: int
 ) -> Value:
-    """The adjoint of a convolution with weight w [outputs, inputs / groups, *kernel]: s [N, outputs, *outs] ->
-    [N, inputs, *sizes]."""
+    """Σ A(w)ᵀ s, the adjoints of convolutions with weights w [outputs, inputs / groups, *kernel]: s [N, outputs, *outs]
+    -> [N, inputs, *sizes]."""
+    every_s, every_w = zip(*pairs, strict=True)
 
-    def convolved(w: Value, windows: Sequence[Phase], channels: int) -> Value:
+    def summed(parts: Iterable[Value]) -> Value:
+        return reduce(lambda a, b: build.op("Add", a, b, step="c"), parts)
+
+    def convolved(ws: Sequence[Value], windows: Sequence[Phase], channels: int) -> Value:
         kernel = [p.taps for p in windows]
-        return build.op(
-            "Conv", s, flipped(build, w, kernel, outputs, channels, groups), step="c", kernel_shape=kernel,
-            strides=[1] * len(axes), dilations=[a.dilation for a in axes],
-            pads=[*(p.before for p in windows), *(p.after for p in windows)], group=groups,
+        return summed(
+            build.op(
+                "Conv", s, flipped(build, w, kernel, outputs, channels, groups), step="c", kernel_shape=kernel,
+                strides=[1] * len(axes), dilations=[a.dilation for a in axes],
+                pads=[*(p.before for p in windows), *(p.after for p in windows)], group=groups,
+            )
+            for s, w in zip(every_s, ws, strict=True)
         )  # fmt: skip
 
     if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
         whole = [Phase(0, a.kernel, a.extent - 1 - a.before, a.extent - 1 - a.overhang) for a in axes]
-        return convolved(w, whole, inputs)
+        return convolved(every_w, whole, inputs)
     if build.exact and groups == 1 and math.prod(a.stride for a in axes) <= PHASES:
         spread = None
         if inputs < MANY:
-            spread = side_by_side(build, w, axes, inputs, convolved)
-        elif outputs * math.prod(a.kernel / a.stride for a in axes) >= WORK:
-            spread = by_phases(build, w, axes, inputs, convolved)
+            spread = side_by_side(build, every_w, axes, inputs, convolved)
+        elif len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes) >= WORK:
+            spread = by_phases(build, every_w, axes, inputs, convolved)
         if spread is not None:
             return spread
-    return _conv_transpose(build, s, w, axes, outputs, inputs, groups)
+    return summed(_conv_transpose(build, s, w, axes, outputs, inputs, groups) for s, w in pairs)
 
 
 def _conv_transpose(

@@ -35,7 +35,7 @@ class Phase:
         return self.taps - 1 - self.before
 
 
-Convolve = Callable[[Value, Sequence[Phase], int], Value]  # w′ [outputs, channels, *taps], its phase of each axis
+Convolve = Callable[[Sequence[Value], Sequence[Phase], int], Value]  # w′ [outputs, channels, *taps], its phase an axis
 
 
 def phases(a: Axis) -> list[Phase]:
@@ -49,34 +49,43 @@ def phases(a: Axis) -> list[Phase]:
     return found
 
 
-def by_phases(build: Builder, w: Value, axes: Sequence[Axis], inputs: int, convolve: Convolve) -> Value | None:
-    """The adjoint of a strided convolution with weight w [outputs, inputs, *kernel], phase after phase: convolve(w′,
-    phases, channels) is that of stride 1 with some of the taps. None where a phase would read beyond s."""
+def by_phases(
+    build: Builder, ws: Sequence[Value], axes: Sequence[Axis], inputs: int, convolve: Convolve
+) -> Value | None:
+    """The sum of the adjoints of strided convolutions with weights w [outputs, inputs, *kernel], phase after phase:
+    convolve(w′, phases, channels) is that of stride 1 with some of the taps. None where a phase would read beyond s."""
     split = _split(axes)
     if split is None:
         return None
     parts: dict[tuple[int, ...], Symbol] = {}
     for index, chosen in _combined(split):
-        parts[index] = convolve(_taps(build, w, chosen, axes), chosen, inputs) if all(p.taps for p in chosen) else None
+        reads = all(p.taps for p in chosen)
+        parts[index] = convolve([_taps(build, w, chosen, axes) for w in ws], chosen, inputs) if reads else None
     return _put_together(build, parts, axes)
 
 
-def side_by_side(build: Builder, w: Value, axes: Sequence[Axis], inputs: int, convolve: Convolve) -> Value | None:
+def side_by_side(
+    build: Builder, ws: Sequence[Value], axes: Sequence[Axis], inputs: int, convolve: Convolve
+) -> Value | None:
     """As `by_phases`, with all phases as channels of one convolution. None where one reads nothing, or beyond s."""
     split = _split(axes)
     if split is None or not all(p.taps for one in split for p in one):
         return None
-    union = [_union(one) for one in split]
-    weights = []
-    for _, chosen in _combined(split):
-        part = _taps(build, w, chosen, axes)
-        for i, (p, u) in enumerate(zip(chosen, union, strict=True)):
-            ahead = u.offset - p.offset
-            part = build.pad(part, 2 + i, ahead, u.taps - p.taps - ahead, 2 + len(axes))
-        weights.append(part)
-    stacked = convolve(build.op("Concat", *weights, axis=1, step="phases"), union, inputs * len(weights))
+    union, every = [_union(one) for one in split], list(_combined(split))
+
+    def united(w: Value) -> Value:
+        weights = []
+        for _, chosen in every:
+            part = _taps(build, w, chosen, axes)
+            for i, (p, u) in enumerate(zip(chosen, union, strict=True)):
+                ahead = u.offset - p.offset
+                part = build.pad(part, 2 + i, ahead, u.taps - p.taps - ahead, 2 + len(axes))
+            weights.append(part)
+        return build.op("Concat", *weights, axis=1, step="phases")
+
+    stacked = convolve([united(w) for w in ws], union, inputs * len(every))
     parts: dict[tuple[int, ...], Symbol] = {
-        index: build.slice(stacked, 1, k * inputs, (k + 1) * inputs) for k, (index, _) in enumerate(_combined(split))
+        index: build.slice(stacked, 1, k * inputs, (k + 1) * inputs) for k, (index, _) in enumerate(every)
     }
     return _put_together(build, parts, axes)
 

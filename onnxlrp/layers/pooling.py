@@ -134,7 +134,7 @@ class SumPool:
                 strides=[a.stride for a in axes], dilations=[a.dilation for a in axes],
             )  # fmt: skip
         else:
-            pooled = transposed(build, single, ones, axes, 1, 1, 1)
+            pooled = transposed(build, [(single, ones)], axes, 1, 1, 1)
         return build.op("Reshape", pooled, build.integers([-1, self.channels, *after]))
 
 

@@ -82,7 +82,8 @@ class Linear(Layer):
 
     apply(xs, w, b) -> z and transpose(s, w) -> one tensor per input, which may have size 1 where x does not. w may be
     ONE or ZERO (symbolically) and is otherwise any tensor of w's shape. transposes(s, ws) -> transpose(s, w) for
-    each w, or None where that is no faster together. `out_axis` is w's axis for output channels,
+    each w, or None where that is no faster together; transpose_sum(pairs) -> Σ transpose(s, w), where summing later is
+    slower. `out_axis` is w's axis for output channels,
     `in_axis` for input channels (None: this weight cannot be scaled there), `channel` the channel axis of x and z.
     """
 
@@ -98,6 +99,7 @@ class Linear(Layer):
     channel: int = 1
     skips: tuple[bool, ...] = ()  # which inputs of a sum are identity skips
     transposes: Callable[[Value, Sequence[Symbol]], Sequence[Inputs] | None] | None = None
+    transpose_sum: Callable[[Sequence[tuple[Value, Value]]], Inputs] | None = None
     alike: bool = False  # with w = ONE all outputs at a position are equal, and `transpose` takes their sum, too
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 

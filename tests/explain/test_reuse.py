@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
@@ -33,6 +35,29 @@ def convolutions(rule: str, layer: str, optimize: str) -> int:
 def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -> None:
     assert convolutions(rule, layer, "exact") == exact
     assert convolutions(rule, layer, "none") == none
+
+
+def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
+    """One ConvTranspose less than two is not enough: from so many outputs together on, phases are summed."""
+    text = """
+    net (float[N, 3, 8, 8] image, float[16, 3, 3, 3] w0, float[512, 16, 1, 1] w1, float[512, 3] w2)
+        => (float[N, 3] logits) {
+      [conv0] z0 = Conv<kernel_shape = [3, 3]>(image, w0)
+      [relu0] a0 = Relu(z0)
+      [conv1] z1 = Conv<kernel_shape = [1, 1], strides = [2, 2]>(a0, w1)
+      [relu1] a1 = Relu(z1)
+      [average] g = GlobalAveragePool(a1)
+      [flatten] f = Flatten(g)
+      [dense] logits = Gemm(f, w2)
+    }"""
+
+    def operators(rule: str) -> Counter[str]:
+        made = onnxlrp.convert(network(text), rules={"conv1": rule}).model
+        return Counter(n.op_type for n in made.graph.node if n.name.startswith("lrp/conv1/"))
+
+    one, two = operators("zplus"), operators("alpha_beta(alpha=2, beta=1)")
+    assert (one["ConvTranspose"], one["Conv"]) == (1, 1)
+    assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (0, 4, 2)  # as many as for one
 
 
 @pytest.mark.parametrize("text", [PLAIN, RESIDUAL], ids=["behind relus", "and in a sum"])

@@ -138,6 +138,29 @@ def test_every_form_of_a_strided_adjoint_is_the_adjoint(
     assert gap(name, how, plain) < TOLERANCE
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", STRIDED)
+def test_the_sum_of_strided_adjoints(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of several s and w, summed before phases are put together."""
+    choose(form, monkeypatch)
+    proto = cases.case(name)
+    build, found = layers_of(proto)
+    shape = [2 if isinstance(d, str) else d for d in build.facts.shape(found[-1].output)]
+
+    def both(build: Builder, layer: Layer) -> dict[str, Value]:
+        assert isinstance(layer, Linear) and isinstance(layer.w, Value) and layer.transpose_sum
+        pairs = [(Value("g", TensorProto.FLOAT), layer.w), (Value("h", TensorProto.FLOAT), build.op("Neg", layer.w))]
+        together, alone = layer.transpose_sum(pairs), [layer.transpose(s, w)[0] for s, w in pairs]
+        values = {"together": together[0], "alone": build.add(*alone)}
+        return {"seen": build.tensor(build.facts.image)} | {k: v for k, v in values.items() if isinstance(v, Value)}
+
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=cases.image_shape(proto, 2)).astype(np.float32)
+    results = emitted(proto, both, {v: generator.normal(size=shape).astype(np.float32) for v in "gh"}, image)
+    assert np.abs(results["alone"]).max() > 0.1
+    np.testing.assert_allclose(results["together"], results["alone"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("form", "name", "expected"),
     [
@@ -217,7 +240,14 @@ def broken(build_and_layers: tuple[Builder, list[Layer]]) -> tuple[Builder, list
             found = layer.transposes(s, ws) if layer.transposes else None
             return found and [off(adjoint) for adjoint in found]
 
-        return dataclasses.replace(layer, transpose=lambda s, w: off(layer.transpose(s, w)), transposes=together)
+        def summed(pairs: Sequence[tuple[Value, Value]]) -> Inputs:
+            assert layer.transpose_sum is not None
+            return off(layer.transpose_sum(pairs))
+
+        return dataclasses.replace(
+            layer, transpose=lambda s, w: off(layer.transpose(s, w)), transposes=together,
+            transpose_sum=summed if layer.transpose_sum else None,
+        )  # fmt: skip
 
     return build, [wrong(layer) if isinstance(layer, Linear) else layer for layer in layers]
 
