@@ -1,8 +1,9 @@
 """A summand that only its sum reads need not be kept for relevance: x = z - (the others).
 
 Where a convolution makes it, runtimes add the others within the convolution, and a relu behind, unless something else
-reads what the convolution alone gives. Relevance that vanishes with relu(z) needs x only where z = relu(z), up to the
-rounding of the sum, half an ulp of z, or of R in what becomes of R.
+reads what the convolution alone gives. Relevance that vanishes with relu(z) needs x only where z = relu(z), and gets it
+with the rounding of the sum, half an ulp of z. That is lost of R as a whole where every share divides by at least |z|;
+not where one divides by what is negative, which may be of x alone, and where z of other elements matters, as its rms.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.build import Builder, One
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Layer, Linear, Relevance
-from onnxlrp.rules.rule import ALL, LinearRule
+from onnxlrp.rules.rule import ALL, LinearRule, Modifier, Part
+
+FINE = (TensorProto.FLOAT, TensorProto.DOUBLE)  # an ulp of others is large
+AS_LARGE_AS_THE_SUM = frozenset({Part.ALL, Part.ABSOLUTE, Part.POSITIVE, Part.ONES, Part.MAIN})
 
 
 class Summands:
@@ -24,8 +28,7 @@ class Summands:
 
     def __init__(self, build: Builder, plan: Plan) -> None:
         self.build = build
-        made = {step.layer.output: step for step in plan.steps}
-        self.spared = _spared(plan, made, build.facts) if build.exact else {}
+        self.spared = _spared(plan, build.facts) if build.exact else {}
 
     def taken(self, layer: Layer, r: Relevance) -> Layer:
         """The layer; where it is one of these sums, and R vanishes with what is at hand of it, with that summand as a
@@ -38,26 +41,46 @@ class Summands:
         return replace(layer, x=tuple(rest if k == spared else x for k, x in enumerate(layer.x)))
 
 
-def _spared(plan: Plan, made: Mapping[str, Step], facts: Facts) -> dict[str, int]:
+def _spared(plan: Plan, facts: Facts) -> dict[str, int]:
     """For the output of a sum, which of its inputs is not kept."""
+    fused = _fused(plan, facts)
     found: dict[str, int] = {}
-    for layer in (s.layer for s in plan.steps if s.layer.kind == "sum"):
-        shapes = {facts.shape(name) for name in layer.inputs}
-        plain = isinstance(layer, Linear) and isinstance(layer.w, One) and len(shapes) == 1
-        if plain and facts.element_type(layer.output) != TensorProto.FLOAT16:  # whose ulp is large
-            fused = [k for k, name in enumerate(layer.inputs) if name in made and _is_fused(made[name], facts)]
-            if fused:
-                found[layer.output] = fused[0]
+    for step in plan.steps:
+        chosen = [k for k, name in enumerate(step.layer.inputs) if name in fused]
+        if chosen and _is_plain_sum(step.layer, facts) and _divides_by_the_sum(step):
+            found[step.layer.output] = chosen[0]
     return found
 
 
-def _is_fused(step: Step, facts: Facts) -> bool:
-    """Whether a convolution's output is not kept but for its relevance, and its rule does not read it."""
-    layer, rule, outputs = step.layer, step.rule, [o.name for o in facts.model.outputs]
-    kept = layer.output in outputs or len(facts.model.consumers[layer.output]) > 1
-    return layer.kind == "convolution" and not kept and isinstance(rule, LinearRule) and not _reads_output(rule)
+def _is_plain_sum(layer: Layer, facts: Facts) -> bool:
+    """Whether a layer adds tensors of one shape and a type with small ulps."""
+    shapes = {facts.shape(name) for name in layer.inputs}
+    plain = layer.kind == "sum" and isinstance(layer, Linear) and isinstance(layer.w, One)
+    return plain and len(shapes) == 1 and facts.element_type(layer.output) in FINE
 
 
-def _reads_output(rule: LinearRule) -> bool:
-    """Whether z = A(w) x + b is part of what the rule divides by, or decides where it holds."""
+def _divides_by_the_sum(step: Step) -> bool:
+    """Whether every share of a sum's rule divides by at least |z|, element by element."""
+    rule = step.rule
+    if not isinstance(rule, LinearRule) or rule.stabilizer.kind == "norm":
+        return False
+    terms = [t for s in rule.shares for t in s.terms]
+    everywhere = all(s.where == "everywhere" and s.weight > 0 for s in rule.shares)
+    large = all(isinstance(t.x, Modifier) and t.x.part in AS_LARGE_AS_THE_SUM and t.sign > 0 for t in terms)
+    return everywhere and large
+
+
+def _fused(plan: Plan, facts: Facts) -> set[str]:
+    """The outputs of convolutions that nothing but one node reads, whose own rule does not."""
+    outputs, consumers = {o.name for o in facts.model.outputs}, facts.model.consumers
+    made: Mapping[str, Step] = {s.layer.output: s for s in plan.steps if s.layer.kind == "convolution"}
+    single = {name for name in made if name not in outputs and len(consumers[name]) == 1}
+    return {name for name in single if not _reads_output(made[name])}
+
+
+def _reads_output(step: Step) -> bool:
+    """Whether z = A(w) x + b is part of what a step's rule divides by, or decides where it holds."""
+    rule = step.rule
+    if not isinstance(rule, LinearRule):
+        return True
     return any(s.where != "everywhere" or any(t.w == ALL for t in s.terms) for s in rule.shares)

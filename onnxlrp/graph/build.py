@@ -278,8 +278,8 @@ class Builder:
         blocks."""
         return a.name in self._blocked
 
-    def blocked(self, a: Value) -> Value:
-        """`a`, which is in that layout."""
+    def mark_blocked(self, a: Value) -> Value:
+        """`a`, known to be in that layout: a convolution of single channels is, one of other groups may not be."""
         self._blocked.add(a.name)
         return a
 

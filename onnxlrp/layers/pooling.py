@@ -184,9 +184,9 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
 def winner(
     build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool = False
 ) -> tuple[Value, Value | None]:
-    """Relevance r of the pooled y, which `vanishes` where y is zero or may not, at the first largest element of each
-    window of x, and its sum over the channels, taken of the taps before they are put together; None where nothing is
-    put together."""
+    """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
+    taken of the taps before they are put together; None where nothing is put together. Whether r `vanishes` where y is
+    zero."""
     stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
@@ -194,8 +194,8 @@ def winner(
     last, won = 0, list[tuple[int, Value]]()
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:
-            differ = channels if _differ(before, axes[i], vanishes) else 0
-            last, won = i, _won(build, before, after, r, i, axes, differ)
+            few = channels if _differ(before, axes[i], vanishes) else 0
+            last, won = i, _won(build, before, after, r, i, axes, few)
             r = _put_together(build, won, i, axes)
     sums = [(tap, build.op("ReduceSum", part, build.integers([1]), keepdims=1, step="sum")) for tap, part in won]
     return r, _put_together(build, sums, last, axes) if sums else None
@@ -247,19 +247,17 @@ def _lowest(x: Value) -> float:
 
 
 def _won(
-    build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis], differ: int
+    build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis], channels: int
 ) -> list[tuple[int, Value]]:
     """What each tap along the i-th axis gets: a window's relevance goes to the first that no later one exceeds, found
-    from differences of the taps of so many channels, or, where `differ` is 0, to the first that equals the maximum."""
+    from differences in each of so many `channels`, or, where there are none, to the first that equals the maximum."""
     won = []
     for tap in range(axes[i].kernel - 1):
-        if differ:
-            rest = build.op("Mul", r, _exceeded(build, x, tap, i, axes, differ))
+        if channels:
+            rest = build.op("Mul", r, _exceeded(build, x, tap, i, axes, channels))
             won.append((tap, build.op("Sub", r, rest)))
             r = rest
-            continue
-        taken = _tap(build, x, tap, i, axes)
-        if taken is not None:
+        elif (taken := _tap(build, x, tap, i, axes)) is not None:
             part = build.masked(r, build.op("Equal", taken, y))
             r = build.op("Sub", r, part)
             won.append((tap, part))

@@ -2,7 +2,8 @@
 with weights so large that cutting its result at 0 and 1 makes a step of it.
 
 ONNX Runtime computes that in the memory layout of its convolutions, in one node; what compares or rounds it has put in
-order first. float16 has no such weights.
+order first. float16 has no such weights. Where a provider is told to round what convolutions read (TF32, bfloat16),
+elements that it makes equal are equal here, as in the convolutions that made them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from onnxlrp.graph.facts import Shape
 
 
 def in_blocks(build: Builder, a: Value, shape: Shape) -> Value:
-    """`a`, of `shape`, in that layout where steps are computed there: a pooling of single elements changes nothing, and
-    leads into it. From opset 22 on CUDA has none."""
+    """`a`, of `shape`, in the layout of convolutions where steps are computed there: a pooling of single elements leads
+    into it, and changes nothing. From opset 22 on CUDA has none."""
     if build.is_blocked(a) or not channels_of_steps(build, a, shape) or build.facts.model.opset >= 22:
         return a
     return build.op("MaxPool", a, kernel_shape=[1, 1], strides=[1, 1], step="blocks")
@@ -30,9 +31,9 @@ def channels_of_steps(build: Builder, x: Value, shape: Shape) -> int:
     return int(shape[1]) if there else 0
 
 
-def step(build: Builder, x: Value, weight: np.ndarray, channels: int, name: str, **geometry: Any) -> Value:
+def step(build: Builder, x: Value, weight: np.ndarray, channels: int, called: str, **geometry: Any) -> Value:
     """1 where Σ weight · x is 1 or more, 0 where it is 0 or less, that sum between. `weight` has the axes of a window;
     `geometry` are a convolution's strides, dilations and pads."""
     each = build.constant(np.tile(weight, (channels, 1, *[1] * weight.ndim)), x)
     large = build.op("Conv", x, each, kernel_shape=list(weight.shape), group=channels, step="steep", **geometry)
-    return build.blocked(build.op("Clip", large, build.constant(0.0, x), build.constant(1.0, x), step=name))
+    return build.mark_blocked(build.op("Clip", large, build.constant(0.0, x), build.constant(1.0, x), step=called))

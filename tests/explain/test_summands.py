@@ -71,28 +71,40 @@ def test_it_is_read_where_it_is_at_hand_anyway() -> None:
     assert unread(network(SUMS.replace("a3 = Relu(s3)", "a3 = Sigmoid(s3)"))) == {"z1", "z2"}
 
 
+OF_SUMS = ["epsilon", "epsilon(epsilon=0.25, stabilizer=norm)", "epsilon(epsilon=0.1, stabilizer=clip)", "ratio",
+           "ratio(epsilon=0.25, stabilizer=norm)", "zplus", "gamma", "alpha_beta", "flat", "wsquare"]  # fmt: skip
+
+
+def both(proto: ModelProto, **options: object) -> list[np.ndarray]:
+    """Relevance in float64 with a summand taken from the others, and without."""
+    feeds = {"image": images(shape=(3, 8, 8)).astype(np.float64), "target": np.arange(3)}
+    wide = of_type(proto, TensorProto.DOUBLE)
+    models = [onnxlrp.convert(wide, optimize=level, **options).model for level in ("exact", "none")]
+    return [ReferenceEvaluator(model).run(["relevance"], feeds)[0] for model in models]
+
+
 @pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient"])
 @pytest.mark.parametrize("residual", ["epsilon", "ratio", "equal", "main", "flows_skip"])
 def test_the_result_is_the_same(composite: str, residual: str) -> None:
-    """In float64, where nothing is hidden by rounding, whatever rule the sums have."""
-    proto, x = of_type(network(SUMS), TensorProto.DOUBLE), images(shape=(3, 8, 8)).astype(np.float64)
-    found = []
-    for level in ("exact", "none"):
-        model = onnxlrp.convert(proto, composite=composite, residual=residual, optimize=level).model
-        found += ReferenceEvaluator(model).run(["relevance"], {"image": x, "target": np.arange(len(x)) % 4})
-    assert np.abs(found[1]).max() > 0
-    assert distance(*found) < 1e-12
+    found, expected = both(network(SUMS), composite=composite, residual=residual)
+    assert np.abs(expected).max() > 0
+    assert distance(found, expected) < 1e-12
 
 
-def test_a_branch_far_smaller_than_the_other_costs_no_precision() -> None:
-    """Its relevance is as small: what the difference loses is lost of the whole."""
+@pytest.mark.parametrize("rule", OF_SUMS)
+def test_the_result_is_the_same_by_every_rule_of_sums(rule: str) -> None:
+    """One whose ε comes from all elements of z, too."""
+    assert distance(*both(network(SUMS), composite="epsilon_plus", rules={"Add": rule, "Sum": rule})) < 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-7])
+@pytest.mark.parametrize("rule", OF_SUMS)
+def test_a_branch_far_smaller_than_the_other_costs_no_precision(rule: str, scale: float) -> None:
+    """Its relevance is as small: what the difference loses is lost of the whole. Where it is not, there is none."""
     proto = network(SUMS)
     for tensor in proto.graph.initializer:
         if tensor.name in ("w1", "b1", "w3", "b3"):
-            tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) * np.float32(1e-4)).tobytes()
-    x = images(shape=(3, 8, 8))
-    found = explain(proto, x, [0, 1, 2], composite="epsilon_plus")["relevance"]
-    wide = onnxlrp.convert(of_type(proto, TensorProto.DOUBLE), composite="epsilon_plus", optimize="none").model
-    feeds = {"image": x.astype(np.float64), "target": np.arange(3)}
-    (expected,) = ReferenceEvaluator(wide).run(["relevance"], feeds)
-    assert distance(found, expected) < 1e-5
+            tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) * np.float32(scale)).tobytes()
+    options = {"composite": "epsilon_plus", "rules": {"Add": rule, "Sum": rule}}
+    found = explain(proto, images(shape=(3, 8, 8)), [0, 1, 2], **options)["relevance"]
+    assert distance(found, both(proto, **options)[1]) < 1e-5
