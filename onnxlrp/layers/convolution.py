@@ -216,10 +216,9 @@ def transposed(
         whole = [Phase(0, a.kernel, a.extent - 1 - a.before, a.extent - 1 - a.overhang) for a in axes]
         return convolved(every_w, whole, inputs)
     if build.exact and groups == 1 and math.prod(a.stride for a in axes) <= PHASES:
-        spread = None
-        if inputs < MANY:
-            spread = side_by_side(build, every_w, axes, inputs, convolved)
-        elif len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes) >= WORK:
+        work = len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes)
+        spread = side_by_side(build, every_w, axes, inputs, convolved) if inputs < MANY else None
+        if spread is None and ((inputs >= MANY and work >= WORK) or outputs == inputs):
             spread = by_phases(build, every_w, axes, inputs, convolved)
         if spread is not None:
             return spread
@@ -232,7 +231,8 @@ def _conv_transpose(
     """`transposed` as ConvTranspose with symmetric pads and an output_padding below the stride, the form that every
     runtime gets right."""
     if groups == 1 and outputs == inputs:
-        # OpenVINO's CPU plugin is silently wrong where one weight of this shape serves both Conv and ConvTranspose.
+        # OpenVINO's CPU plugin is silently wrong where one weight of this shape serves both Conv and ConvTranspose. (A
+        # small one is folded into the same constant again: `transposed` takes phases instead.)
         w = build.op("Neg", build.op("Neg", w))
     symmetric = all(a.before == a.after and 0 <= a.before - a.overhang < a.stride for a in axes)
     pads = [a.before if symmetric else 0 for a in axes]

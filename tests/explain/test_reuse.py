@@ -60,6 +60,28 @@ def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
     assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (0, 4, 2)  # as many as for one
 
 
+@pytest.mark.parametrize("channels", [6, 80])
+def test_a_square_weight_never_serves_both_a_convolution_and_its_transpose(channels: int) -> None:
+    """OpenVINO is silently wrong there, whether the weight is small enough to be folded or not."""
+    text = f"""
+    net (float[N, 3, 8, 8] image, float[{channels}, 3, 3, 3] w0, float[{channels}, {channels}, 1, 1] w1,
+         float[{channels}, 3] w2) => (float[N, 3] logits) {{
+      [conv0] z0 = Conv<kernel_shape = [3, 3]>(image, w0)
+      [relu0] a0 = Relu(z0)
+      [conv1] z1 = Conv<kernel_shape = [1, 1], strides = [2, 2]>(a0, w1)
+      [relu1] a1 = Relu(z1)
+      [average] g = GlobalAveragePool(a1)
+      [flatten] f = Flatten(g)
+      [dense] logits = Gemm(f, w2)
+    }}"""
+    model = onnxlrp.convert(network(text), composite="epsilon_plus").model
+    weights = [{n.input[1] for n in model.graph.node if n.op_type == kind} for kind in ("Conv", "ConvTranspose")]
+    assert weights[0] and not weights[0] & weights[1]
+    exact, none = (explain(network(text), images(shape=(3, 8, 8)), [0, 1, 2], optimize=o)["relevance"]
+                   for o in ("exact", "none"))  # fmt: skip
+    assert distance(exact, none.astype(np.float64)) < CLOSE
+
+
 @pytest.mark.parametrize("text", [PLAIN, RESIDUAL], ids=["behind relus", "and in a sum"])
 @pytest.mark.parametrize("rule", [BOX, "epsilon(bias=zero)", "epsilon(0.1,stabilizer=norm,bias=zero)", "zplus"])
 def test_the_result_is_the_same(rule: str, text: str) -> None:
