@@ -16,7 +16,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
-from onnxlrp.graph.facts import Dim, attributes
+from onnxlrp.graph.facts import Dim, Shape, attributes
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
@@ -251,10 +251,13 @@ def _won(
 ) -> list[tuple[int, Value]]:
     """What each tap along the i-th axis gets: a window's relevance goes to the first that no later one exceeds, found
     from differences in each of so many `channels`, or, where there are none, to the first that equals the maximum."""
+    shape: Shape = ("N", channels, *(a.size for a in axes[:i]), *(a.out for a in axes[i:]))
     won = []
     for tap in range(axes[i].kernel - 1):
         if channels:
-            rest = build.op("Mul", r, _exceeded(build, x, tap, i, axes, channels))
+            # Kept from the forward pass on, what exceeds would take a quarter of the memory of x.
+            r, exceeded = build.in_turn(r, _exceeded(build, x, tap, i, axes, channels), shape)
+            rest = build.op("Mul", r, exceeded)
             won.append((tap, build.op("Sub", r, rest)))
             r = rest
         elif (taken := _tap(build, x, tap, i, axes)) is not None:
