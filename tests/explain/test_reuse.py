@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import onnxlrp
@@ -37,11 +37,11 @@ def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -
     assert convolutions(rule, layer, "none") == none
 
 
-def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
-    """One ConvTranspose less than two is not enough: from so many outputs together on, phases are summed."""
-    text = """
-    net (float[N, 3, 8, 8] image, float[16, 3, 3, 3] w0, float[512, 16, 1, 1] w1, float[512, 3] w2)
-        => (float[N, 3] logits) {
+def strided(inputs: int, outputs: int) -> ModelProto:
+    """A network with a convolution of stride 2, `conv1`, and kernel 1 × 1."""
+    return network(f"""
+    net (float[N, 3, 8, 8] image, float[{inputs}, 3, 3, 3] w0, float[{outputs}, {inputs}, 1, 1] w1,
+         float[{outputs}, 3] w2) => (float[N, 3] logits) {{
       [conv0] z0 = Conv<kernel_shape = [3, 3]>(image, w0)
       [relu0] a0 = Relu(z0)
       [conv1] z1 = Conv<kernel_shape = [1, 1], strides = [2, 2]>(a0, w1)
@@ -49,10 +49,14 @@ def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
       [average] g = GlobalAveragePool(a1)
       [flatten] f = Flatten(g)
       [dense] logits = Gemm(f, w2)
-    }"""
+    }}""")
+
+
+def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
+    """From so many outputs on, counted together, in phases."""
 
     def operators(rule: str) -> Counter[str]:
-        made = onnxlrp.convert(network(text), rules={"conv1": rule}).model
+        made = onnxlrp.convert(strided(16, 512), rules={"conv1": rule}).model
         return Counter(n.op_type for n in made.graph.node if n.name.startswith("lrp/conv1/"))
 
     one, two = operators("zplus"), operators("alpha_beta(alpha=2, beta=1)")
@@ -63,22 +67,13 @@ def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
 @pytest.mark.parametrize("channels", [6, 80])
 def test_a_square_weight_never_serves_both_a_convolution_and_its_transpose(channels: int) -> None:
     """OpenVINO is silently wrong there, whether the weight is small enough to be folded or not."""
-    text = f"""
-    net (float[N, 3, 8, 8] image, float[{channels}, 3, 3, 3] w0, float[{channels}, {channels}, 1, 1] w1,
-         float[{channels}, 3] w2) => (float[N, 3] logits) {{
-      [conv0] z0 = Conv<kernel_shape = [3, 3]>(image, w0)
-      [relu0] a0 = Relu(z0)
-      [conv1] z1 = Conv<kernel_shape = [1, 1], strides = [2, 2]>(a0, w1)
-      [relu1] a1 = Relu(z1)
-      [average] g = GlobalAveragePool(a1)
-      [flatten] f = Flatten(g)
-      [dense] logits = Gemm(f, w2)
-    }}"""
-    model = onnxlrp.convert(network(text), composite="epsilon_plus").model
+    model = onnxlrp.convert(strided(channels, channels), composite="epsilon_plus").model
     weights = [{n.input[1] for n in model.graph.node if n.op_type == kind} for kind in ("Conv", "ConvTranspose")]
     assert weights[0] and not weights[0] & weights[1]
-    exact, none = (explain(network(text), images(shape=(3, 8, 8)), [0, 1, 2], optimize=o)["relevance"]
-                   for o in ("exact", "none"))  # fmt: skip
+    exact, none = (
+        explain(strided(channels, channels), images(shape=(3, 8, 8)), [0, 1, 2], optimize=o)["relevance"]
+        for o in ("exact", "none")
+    )
     assert distance(exact, none.astype(np.float64)) < CLOSE
 
 
