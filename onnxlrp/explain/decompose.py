@@ -12,17 +12,17 @@ from dataclasses import replace
 
 from onnxlrp.explain.modify import Modified, modified
 from onnxlrp.explain.quotient import quotient
-from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.layers.registry import Inputs, Linear, Relevance
 from onnxlrp.rules.rule import ALL, LinearRule, Modifier, Part, Share
 
+_Pull = tuple[Inputs, Value, Value]  # x′, and the s and w′ of its A(w′)ᵀ s
 KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.ABSOLUTE, Part.SQUARE})
 
 
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
-    adjoints: list[tuple[Inputs, Inputs]] = []
-    waiting: dict[Inputs, list[tuple[Value, Value]]] = {}
+    adjoints, pulls = list[tuple[Inputs, Inputs]](), list[_Pull]()
     for share in rule.shares:
         terms = [modified(term, layer, build) for term in share.terms]
         found = quotient(share, terms, rule.stabilizer, layer, r, build)
@@ -31,8 +31,9 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
         s, sign = found
         spread = _distributed(share, terms, build)
         factors = [share.weight * term.sign * sign for term in spread]
-        adjoints += _adjoints(factors, layer, s, spread, waiting, build)
-    adjoints += [(xs, _summed(layer, pairs)) for xs, pairs in waiting.items()]
+        now, later = _adjoints(factors, layer, s, spread, build)
+        adjoints, pulls = adjoints + now, pulls + later
+    adjoints += _summed(layer, pulls)
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
         _relevance([(xs[i], c[i]) for xs, c in adjoints], x if x.name == name else None, name, vanish, build)
@@ -65,33 +66,32 @@ def _level(v: Symbol, build: Builder) -> Symbol:
 
 
 def _adjoints(
-    factors: Sequence[float], layer: Linear, s: Value, terms: Sequence[Modified],
-    waiting: dict[Inputs, list[tuple[Value, Value]]], build: Builder,
-) -> Sequence[tuple[Inputs, Inputs]]:  # fmt: skip
-    """x′ and factor · A(w′)ᵀ s for each factor and term, together where the layer can; what it sums better with others
-    of the same x′ is left `waiting` for them. The factor goes into a weight, which runtimes fold when they load it."""
+    factors: Sequence[float], layer: Linear, s: Value, terms: Sequence[Modified], build: Builder
+) -> tuple[list[tuple[Inputs, Inputs]], list[_Pull]]:
+    """x′ and factor · A(w′)ᵀ s for each factor and term, together where the layer can; or what to take it of, where the
+    layer sums it better with that of other shares. The factor goes into a weight, which runtimes fold when they load
+    it."""
     inside = [build.exact and isinstance(t.w, Value) for t in terms]
     ws = [build.scale(factor, t.w) if taken else t.w for factor, t, taken in zip(factors, terms, inside, strict=True)]
     found = layer.transposes(s, ws) if layer.transposes and build.exact else None
-    if (
-        found is None
-        and layer.transpose_sum
-        and all(taken or t.w is None for taken, t in zip(inside, terms, strict=True))
-    ):
-        for term, w in zip(terms, ws, strict=True):
-            if isinstance(w, Value):
-                waiting.setdefault(term.x, []).append((s, w))
-        return []
+    if found is None and build.exact and layer.transpose_sum and not any(isinstance(w, One) for w in ws):
+        return [], [(t.x, s, w) for t, w in zip(terms, ws, strict=True) if isinstance(w, Value)]
     found = found or [layer.transpose(s, w) for w in ws]
     return [
         (term.x, adjoint if taken else tuple(build.scale(factor, c) for c in adjoint))
         for factor, term, adjoint, taken in zip(factors, terms, found, inside, strict=True)
+    ], []
+
+
+def _summed(layer: Linear, pulls: Sequence[_Pull]) -> list[tuple[Inputs, Inputs]]:
+    """x′ and Σ A(w′)ᵀ s over all with the same x′."""
+    by_x: dict[Inputs, list[tuple[Value, Value]]] = {}
+    for xs, s, w in pulls:
+        by_x.setdefault(xs, []).append((s, w))
+    return [
+        (xs, layer.transpose_sum(pairs) if layer.transpose_sum and len(pairs) > 1 else layer.transpose(*pairs[0]))
+        for xs, pairs in by_x.items()
     ]
-
-
-def _summed(layer: Linear, pairs: Sequence[tuple[Value, Value]]) -> Inputs:
-    """Σ A(w)ᵀ s."""
-    return layer.transpose_sum(pairs) if layer.transpose_sum and len(pairs) > 1 else layer.transpose(*pairs[0])
 
 
 def _relevance(
