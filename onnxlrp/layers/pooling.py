@@ -182,7 +182,7 @@ def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
 
 
 def winner(
-    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool = False
+    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool
 ) -> tuple[Value, Value | None]:
     """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
     taken of the taps before they are put together; None where nothing is put together. Whether r `vanishes` where y is
