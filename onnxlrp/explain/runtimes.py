@@ -77,7 +77,7 @@ class Runtime:
         return found
 
 
-_HALVES = "no large factors: where it computes in float16, 2⁶⁴ is infinite"
+_HALVES = "no large factors: where it computes in float16, 2⁹⁶ is infinite"
 _FLOAT32 = "export the model in float32"
 _NO_CEIL = "export it without ceil_mode"
 _NO_CEIL_OR_COUNT = "export it without ceil_mode, or without count_include_pad"

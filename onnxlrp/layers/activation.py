@@ -30,13 +30,8 @@ def where_active(build: Builder, g: Value, y: Value) -> Value:
     shape = build.facts.shape(y.name)
     g = in_blocks(build, g, shape)
     channels = channels_of_steps(build, y, shape) if build.is_blocked(g) else 0
-    active = _step(build, y, channels) if channels else _rounded(build, y)
+    active = step(build, y, channels, "active") if channels else _rounded(build, y)
     return build.whole(replace(build.op("Mul", g, active), sign=g.sign), shape)
-
-
-def _step(build: Builder, y: Value, channels: int) -> Value:
-    """1 from y = 2⁻⁹⁶ ≈ 1e-29 on, and where 2⁹⁶·y is infinite."""
-    return step(build, y, np.full([1, 1], 2.0**96), channels, "active")
 
 
 def _rounded(build: Builder, y: Value) -> Value:

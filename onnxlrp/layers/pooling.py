@@ -21,11 +21,9 @@ from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
-from onnxlrp.layers.steps import channels_of_steps, step
+from onnxlrp.layers.steps import channels_of_steps, exceeds
 from onnxlrp.layers.window import Axis, outer, windows
 from onnxlrp.rules.rule import PoolingRule, Rule
-
-STEEP = 2.0**64  # makes a step of a difference from 5e-20 on: of two x from 1e-12 on, and finite up to 2⁶⁴ ≈ 2e19
 
 
 @defines("AveragePool")
@@ -281,8 +279,8 @@ def _exceeded(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis], 
 
     def larger(later: int) -> Value:
         weight = np.zeros(a.kernel)
-        weight[[tap, later]] = -STEEP, STEEP
-        return step(
+        weight[[tap, later]] = -1, 1
+        return exceeds(
             build, x, weight.reshape(_only(i, rank, a.kernel)), channels, "exceeded", pads=pads,
             strides=_only(i, rank, a.stride), dilations=_only(i, rank, a.dilation),
         )  # fmt: skip

@@ -106,7 +106,7 @@ def close(shape: list[int], scale: float) -> np.ndarray:
     return np.where((generator.random(shape) < 0.5) & (base != 0), np.nextafter(base, np.float32(np.inf)), base)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 2.0**63])
+@pytest.mark.parametrize("scale", [1e-21, 1.0, 1e30])
 @pytest.mark.parametrize("variant", ["mixed", "nonnegative"])
 @pytest.mark.parametrize(
     "name", [n for n in cases.names("max_pooling") if len(cases.image_shape(cases.case(n), 2)) == 4]
