@@ -29,9 +29,9 @@ from onnxlrp.layers.window import Axis, outer, windows, zeros_around
 # A strided convolution's adjoint is faster phase by phase than as ConvTranspose where it has so many channels, and so
 # many products for each element that is put together: on ONNX Runtime's CPU up to 2.3 times in ResNet-50, and slower
 # below (1 x 1 kernels with 512 outputs). With fewer channels the phases go side by side into one convolution: for
-# ResNet-50's image as fast or up to 1.5 times, by machine, and for a single channel 5 times. More than a few phases
-# would be hundreds of nodes.
-MANY, WORK, PHASES = 16, 200, 8
+# ResNet-50's image as fast or up to 1.5 times, by machine, and for a single channel 5 times. So do the neighbours of a
+# stride of 1: VGG-16's image takes 0.6 of the time with AVX-512.
+MANY, WORK = 16, 200
 
 
 @defines("Conv")
@@ -206,20 +206,23 @@ def transposed(
         return summed(
             build.op(
                 "Conv", s, flipped(build, w, kernel, outputs, channels, groups), step="c", kernel_shape=kernel,
-                strides=[1] * len(axes), dilations=[a.dilation for a in axes],
+                strides=[p.stride for p in windows], dilations=[a.dilation for a in axes],
                 pads=[*(p.before for p in windows), *(p.after for p in windows)], group=groups,
             )
             for s, w in zip(every_s, ws, strict=True)
         )  # fmt: skip
 
+    stride = math.prod(a.stride for a in axes)
+    work = len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes)
+    if build.exact and groups == 1 and inputs < MANY and (stride > 1 or (work >= WORK and len(axes) == 2)):
+        spread = side_by_side(build, every_w, axes, inputs, convolved, max(stride, MANY // inputs))
+        if spread is not None:
+            return spread
     if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
         whole = [Phase(0, a.kernel, a.extent - 1 - a.before, a.extent - 1 - a.overhang) for a in axes]
         return convolved(every_w, whole, inputs)
-    if build.exact and groups == 1 and math.prod(a.stride for a in axes) <= PHASES:
-        work = len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes)
-        spread = side_by_side(build, every_w, axes, inputs, convolved) if inputs < MANY else None
-        if spread is None and ((inputs >= MANY and work >= WORK) or outputs == inputs):
-            spread = by_phases(build, every_w, axes, inputs, convolved)
+    if build.exact and groups == 1 and ((inputs >= MANY and work >= WORK) or outputs == inputs):
+        spread = by_phases(build, every_w, axes, inputs, convolved)
         if spread is not None:
             return spread
     return summed(_conv_transpose(build, s, w, axes, outputs, inputs, groups) for s, w in pairs)

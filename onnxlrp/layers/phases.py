@@ -8,44 +8,55 @@ is for each phase a convolution of stride 1 with every stride-th tap: with ρ + 
 k = φ + stride·j, it is c_ρ[m] = Σ_j w[φ + stride·j] · s[m + o - j].
 
 Phases of few channels are one convolution together, side by side as its channels, with taps where any of them has one.
+Where there would still be few, an element's neighbours are phases of their own, each of every n·stride-th element, by a
+convolution of stride n; so a stride of 1 has phases, too.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnxlrp.graph.build import Builder, Symbol, Value
 from onnxlrp.layers.window import Axis
 
+PHASES = 8  # at most: more would be hundreds of nodes
+
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of an axis: its first tap, how many taps, and the zeros around s."""
+    """One phase of an axis: its first tap, how many taps, the zeros around s, how far apart in s its elements are."""
 
     first: int
     taps: int
     before: int
     after: int
+    stride: int = 1
 
     @property
     def offset(self) -> int:
-        """What its first tap reads for element m is s[m + offset]."""
+        """What its first tap reads for element m is s[stride·m + offset]."""
         return self.taps - 1 - self.before
+
+    @property
+    def inside(self) -> bool:
+        """Whether it reads all of s, and zeros beside it, as a padded convolution does."""
+        return self.before >= 0 and self.after >= 0
 
 
 Convolve = Callable[[Sequence[Value], Sequence[Phase], int], Value]  # w′ [outputs, channels, *taps], its phase an axis
 
 
-def phases(a: Axis) -> list[Phase]:
-    """The phases of an axis of dilation 1; one without taps is zero everywhere."""
-    length = -(-a.size // a.stride)
+def phases(a: Axis, n: int = 1) -> list[Phase]:
+    """The phases of every n·stride-th element of an axis of dilation 1; one without taps is zero everywhere."""
+    last = -(-a.size // (n * a.stride)) - 1
     found = []
-    for rho in range(a.stride):
+    for rho in range(n * a.stride):
         offset, first = divmod(rho + a.before, a.stride)
         taps = len(range(first, a.kernel, a.stride))
-        found.append(Phase(first, taps, taps - 1 - offset, length + offset - a.out))
+        found.append(Phase(first, taps, taps - 1 - offset, n * last + 1 + offset - a.out, n))
     return found
 
 
@@ -53,25 +64,29 @@ def by_phases(
     build: Builder, ws: Sequence[Value], axes: Sequence[Axis], inputs: int, convolve: Convolve
 ) -> Value | None:
     """The sum of the adjoints of strided convolutions with weights w [outputs, inputs, *kernel], phase after phase:
-    convolve(w′, phases, channels) is that of stride 1 with some of the taps. None where a phase would read beyond s."""
-    split = _split(axes)
-    if split is None:
+    convolve(w′, phases, channels) is that of stride 1 with some of the taps. None where a phase reads beyond s."""
+    split, periods = _split(axes, [1] * len(axes)), [a.stride for a in axes]
+    if split is None or not all(p.inside for one in split for p in one if p.taps):
         return None
     parts: dict[tuple[int, ...], Symbol] = {}
     for index, chosen in _combined(split):
         reads = all(p.taps for p in chosen)
         parts[index] = convolve([_taps(build, w, chosen, axes) for w in ws], chosen, inputs) if reads else None
-    return _put_together(build, parts, axes)
+    return _put_together(build, parts, axes, periods)
 
 
 def side_by_side(
-    build: Builder, ws: Sequence[Value], axes: Sequence[Axis], inputs: int, convolve: Convolve
+    build: Builder, ws: Sequence[Value], axes: Sequence[Axis], inputs: int, convolve: Convolve, most: int
 ) -> Value | None:
-    """As `by_phases`, with all phases as channels of one convolution. None where one reads nothing, or beyond s."""
-    split = _split(axes)
-    if split is None or not all(p.taps for one in split for p in one):
+    """As `by_phases`, with all phases as channels of one convolution, and those of neighbours while there are `most` at
+    most. None where there is a single phase, or one that reads nothing, or they read beyond s."""
+    together = _neighbours(axes, min(most, PHASES))
+    split, periods = _split(axes, together), [n * a.stride for n, a in zip(together, axes, strict=True)]
+    if split is None or math.prod(periods) == 1 or not all(p.taps for one in split for p in one):
         return None
     union, every = [_union(one) for one in split], list(_combined(split))
+    if not all(u.inside for u in union):
+        return None
 
     def united(w: Value) -> Value:
         weights = []
@@ -87,14 +102,25 @@ def side_by_side(
     parts: dict[tuple[int, ...], Symbol] = {
         index: build.slice(stacked, 1, k * inputs, (k + 1) * inputs) for k, (index, _) in enumerate(every)
     }
-    return _put_together(build, parts, axes)
+    return _put_together(build, parts, axes, periods)
 
 
-def _split(axes: Sequence[Axis]) -> list[list[Phase]] | None:
-    """The phases of every axis; None where one would read beyond s."""
-    split = [phases(a) for a in axes if a.dilation == 1]
-    beyond = any(p.taps and min(p.before, p.after) < 0 for one in split for p in one)
-    return None if beyond or len(split) < len(axes) else split
+def _neighbours(axes: Sequence[Axis], most: int) -> list[int]:
+    """How many neighbours along each axis have phases of their own, where windows overlap: twice as many again and
+    again, along the axis that has the fewest, while that makes `most` phases at most."""
+    together = [1] * len(axes)
+    overlapping = [i for i, a in enumerate(axes) if a.kernel > a.stride]
+    while overlapping and 2 * math.prod(n * a.stride for n, a in zip(together, axes, strict=True)) <= most:
+        together[min(overlapping, key=lambda i: together[i])] *= 2
+    return together
+
+
+def _split(axes: Sequence[Axis], together: Sequence[int]) -> list[list[Phase]] | None:
+    """The phases of every axis, of so many neighbours; None where windows have holes, or phases are too many."""
+    many = math.prod(n * a.stride for n, a in zip(together, axes, strict=True)) > PHASES
+    if many or any(a.dilation > 1 for a in axes):
+        return None
+    return [phases(a, n) for a, n in zip(axes, together, strict=True)]
 
 
 def _combined(split: Sequence[Sequence[Phase]]) -> Iterator[tuple[tuple[int, ...], list[Phase]]]:
@@ -106,19 +132,21 @@ def _combined(split: Sequence[Sequence[Phase]]) -> Iterator[tuple[tuple[int, ...
 def _union(one: Sequence[Phase]) -> Phase:
     """A phase that reads all that the phases of an axis read."""
     before = max(p.before for p in one)
-    return Phase(0, max(p.offset for p in one) + before + 1, before, max(p.after for p in one))
+    return Phase(0, max(p.offset for p in one) + before + 1, before, max(p.after for p in one), one[0].stride)
 
 
-def _put_together(build: Builder, parts: dict[tuple[int, ...], Symbol], axes: Sequence[Axis]) -> Value:
-    """The whole from its phases, by their index on each axis."""
-    lengths = [-(-a.size // a.stride) for a in axes]
+def _put_together(
+    build: Builder, parts: dict[tuple[int, ...], Symbol], axes: Sequence[Axis], periods: Sequence[int]
+) -> Value:
+    """The whole from its phases, by their index on each axis, of which there are `periods`."""
+    lengths = [-(-a.size // period) for a, period in zip(axes, periods, strict=True)]
     for i in reversed(range(len(axes))):
-        done = [a.size for a in axes[i + 1 :]]
-        parts = {
-            index: _cut(build, interleaved(build, [parts[*index, rho] for rho in range(axes[i].stride)],
-                                           2 + i, lengths[i], done), 2 + i, lengths[i] * axes[i].stride, axes[i].size)
-            for index in itertools.product(*(range(a.stride) for a in axes[:i]))
-        }  # fmt: skip
+        done, have = [a.size for a in axes[i + 1 :]], lengths[i] * periods[i]
+        rows = {
+            index: interleaved(build, [parts[*index, rho] for rho in range(periods[i])], 2 + i, lengths[i], done)
+            for index in itertools.product(*map(range, periods[:i]))
+        }
+        parts = {index: _cut(build, row, 2 + i, have, axes[i].size) for index, row in rows.items()}
     (whole,) = parts.values()
     assert isinstance(whole, Value)
     return whole

@@ -130,8 +130,8 @@ def choose(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", STRIDED)
-def test_every_form_of_a_strided_adjoint_is_the_adjoint(
+@pytest.mark.parametrize("name", [n for n in cases.names("linear") if n.startswith("conv")])
+def test_every_form_of_an_adjoint_is_the_adjoint(
     name: str, form: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(form, monkeypatch)
@@ -180,6 +180,23 @@ def test_the_form_of_a_strided_adjoint(
     found = [node.op for node in build.finish(["c"])[0].nodes if node.op.startswith("Conv")]
     assert set(found) == expected
     assert len(found) == 1 or form == "by phases"
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("conv_wide", [2, 2]),  # 3 channels of 4 neighbours
+        ("conv_wide_single_channel", [4, 2]),
+        ("conv_padded", [1, 1]),  # too little to compute
+        ("conv_1x1", [1, 1]),  # no windows overlap
+    ],
+)
+def test_neighbours_are_channels_where_those_are_few(name: str, strides: list[int]) -> None:
+    build, (layer,) = layers_of(cases.case(name))
+    assert isinstance(layer, Linear)
+    build.output(next(c for c in layer.transpose(layer.z, layer.w) if isinstance(c, Value)), "c")
+    (found,) = [node for node in build.finish(["c"])[0].nodes if node.op == "Conv"]
+    assert found.attrs["strides"] == strides
 
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
