@@ -10,6 +10,7 @@ before, …; going back, the first row that holds the maximum is found, then the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -246,14 +247,14 @@ def _lowest(x: Value) -> float:
 def _won(
     build: Builder, x: Value, y: Value, r: Value, i: int, axes: Sequence[Axis], channels: int
 ) -> list[tuple[int, Value]]:
-    """What each tap along the i-th axis gets: a window's relevance goes to the first that equals the maximum, found by
-    their difference in each of so many `channels`, or, where there are none, by comparison."""
+    """What each tap along the i-th axis gets: a window's relevance goes to the first that no later one exceeds, found
+    from differences in each of so many `channels`, or, where there are none, to the first that equals the maximum."""
     shape: Shape = ("N", channels, *(a.size for a in axes[:i]), *(a.out for a in axes[i:]))
     won = []
     for tap in range(axes[i].kernel - 1):
         if channels:
             # Kept from the forward pass on, what exceeds would take a quarter of the memory of x.
-            r, exceeded = build.in_turn(r, _exceeded(build, x, y, tap, i, axes, channels), shape)
+            r, exceeded = build.in_turn(r, _exceeded(build, x, tap, i, axes, channels), shape)
             rest = build.op("Mul", r, exceeded)
             won.append((tap, build.op("Sub", r, rest)))
             r = rest
@@ -265,20 +266,27 @@ def _won(
 
 
 def _differ(x: Value, a: Axis, vanishes: bool) -> bool:
-    """Whether differences tell what wins: a convolution reads few taps, and zero for padding, which wins only where all
-    of x that it is beside is zero, and R with it."""
+    """Whether differences tell what wins: there are few, and what a convolution reads as zero is padding, which wins
+    only where all of x that it is beside is zero, and R with it."""
     padded = a.before > 0 or a.overhang > 0
     return 1 < a.kernel <= 3 and (not padded or (vanishes and x.sign is Sign.NONNEGATIVE))
 
 
-def _exceeded(build: Builder, x: Value, y: Value, tap: int, i: int, axes: Sequence[Axis], channels: int) -> Value:
-    """1 where the pooled y is larger than a tap along the i-th axis, else 0."""
+def _exceeded(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis], channels: int) -> Value:
+    """1 where a later tap along the i-th axis is larger than this one, else 0. Both are read by one convolution: one that
+    rounds what it reads (TF32) would make a difference between the maximum y and the very x that it is."""
     a, rank = axes[i], len(axes)
-    return exceeds(
-        build, y, x, np.eye(a.kernel)[tap].reshape(_only(i, rank, a.kernel)), channels, "exceeded",
-        pads=[*_only(i, rank, a.before, 0), *_only(i, rank, max(a.overhang, 0), 0)],
-        strides=_only(i, rank, a.stride), dilations=_only(i, rank, a.dilation),
-    )  # fmt: skip
+    pads = [*_only(i, rank, a.before, 0), *_only(i, rank, max(a.overhang, 0), 0)]
+
+    def larger(later: int) -> Value:
+        weight = np.zeros(a.kernel)
+        weight[[tap, later]] = -1, 1
+        return exceeds(
+            build, x, weight.reshape(_only(i, rank, a.kernel)), channels, "exceeded", pads=pads,
+            strides=_only(i, rank, a.stride), dilations=_only(i, rank, a.dilation),
+        )  # fmt: skip
+
+    return reduce(lambda v, w: build.op("Max", v, w), map(larger, range(tap + 1, a.kernel)))
 
 
 def _put_together(build: Builder, won: Sequence[tuple[int, Value]], i: int, axes: Sequence[Axis]) -> Value:

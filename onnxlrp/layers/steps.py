@@ -1,5 +1,5 @@
-"""1 where an element is above zero, or above another, else 0: a convolution of each channel by itself, with weights so
-large that cutting its result at 0 and 1 makes a step of it.
+"""1 where an element, or a sum of neighbours in a channel, is above zero, else 0: a convolution of each channel by
+itself, with weights so large that cutting its result at 0 and 1 makes a step of it.
 
 ONNX Runtime computes that in the memory layout of its convolutions, in one node; what compares or rounds it has put in
 order first. float16 has no such weights. Where a provider is told to round what convolutions read (TF32, bfloat16),
@@ -39,12 +39,11 @@ def step(build: Builder, x: Value, channels: int, called: str) -> Value:
     return build.mark_blocked(build.op("Clip", large, build.constant(0.0, x), build.constant(1.0, x), step=called))
 
 
-def exceeds(build: Builder, y: Value, x: Value, tap: np.ndarray, channels: int, called: str, **geometry: Any) -> Value:
-    """The step of y - x of each window's tap, which is 1 among zeros in `tap`; `geometry` are a convolution's strides,
-    dilations and pads. Large weights right away would make infinity less infinity of two large numbers."""
-    negative = _by_channel(build, x, -tap, channels, step="negative", **geometry)
-    difference = build.op("Relu", build.op("Add", negative, y, step="difference"), step="excess")
-    return step(build, build.mark_blocked(difference), channels, called)
+def exceeds(build: Builder, x: Value, weight: np.ndarray, channels: int, called: str, **geometry: Any) -> Value:
+    """The step of Σ weight · x. `weight` has the axes of a window; `geometry` are a convolution's strides, dilations
+    and pads. Weights that were large themselves would make a difference of infinities of two large x."""
+    difference = _by_channel(build, x, weight, channels, step="difference", **geometry)
+    return step(build, build.mark_blocked(build.op("Relu", difference, step="excess")), channels, called)
 
 
 def _by_channel(build: Builder, x: Value, weight: np.ndarray, channels: int, **given: Any) -> Value:

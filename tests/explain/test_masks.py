@@ -131,7 +131,7 @@ def test_what_exceeds_in_a_pooling_is_not_kept_from_the_forward_pass_on(blocks: 
     """Relevance comes first: the step is computed where it is multiplied by."""
     model = onnxlrp.convert(blocks.proto, composite="epsilon_plus").model
     exceeded = [n for n in model.graph.node if n.name.startswith("lrp/pool/exceeded")]
-    assert len(exceeded) == 2 * 2
+    assert len(exceeded) == 2 * 3
     readers = [n for n in model.graph.node if n.name.startswith("lrp/pool/mul")]
     late = {n.output[0] for n in model.graph.node if n.op_type == "Reshape" and "/late" in n.name}
     assert len(readers) == 2 * 2 and all(set(n.input) <= late for n in readers)
