@@ -273,8 +273,8 @@ def _differ(x: Value, a: Axis, vanishes: bool) -> bool:
 
 
 def _exceeded(build: Builder, x: Value, tap: int, i: int, axes: Sequence[Axis], channels: int) -> Value:
-    """1 where a later tap along the i-th axis is larger than this one, else 0. Both are read by one convolution: one that
-    rounds what it reads (TF32) would make a difference between the maximum y and the very x that it is."""
+    """1 where a later tap along the i-th axis is larger than this one, else 0. One convolution reads both: where it
+    rounds what it reads (TF32), the maximum y would differ from the very x that it is."""
     a, rank = axes[i], len(axes)
     pads = [*_only(i, rank, a.before, 0), *_only(i, rank, max(a.overhang, 0), 0)]
 
