@@ -30,7 +30,8 @@ from onnxlrp.layers.window import Axis, outer, windows, zeros_around
 # many products for each element that is put together: on ONNX Runtime's CPU up to 2.3 times in ResNet-50, and slower
 # below (1 x 1 kernels with 512 outputs). With fewer channels the phases go side by side into one convolution: for
 # ResNet-50's image as fast or up to 1.5 times, by machine, and for a single channel 5 times. So do the neighbours of a
-# stride of 1: VGG-16's image takes 0.6 of the time with AVX-512.
+# stride of 1: VGG-16's image takes 0.6 of the time with AVX-512. (Not of others: OpenVINO's CPU plugin is wrong where a
+# convolution of one channel has a stride of 3 or more, and a single output along an axis.)
 MANY, WORK = 16, 200
 
 
@@ -215,7 +216,7 @@ def transposed(
     stride = math.prod(a.stride for a in axes)
     work = len(pairs) * outputs * math.prod(a.kernel / a.stride for a in axes)
     if build.exact and groups == 1 and inputs < MANY and (stride > 1 or (work >= WORK and len(axes) == 2)):
-        spread = side_by_side(build, every_w, axes, inputs, convolved, max(stride, MANY // inputs))
+        spread = side_by_side(build, every_w, axes, inputs, convolved, stride if stride > 1 else MANY // inputs)
         if spread is not None:
             return spread
     if build.exact and all(a.stride == 1 and a.before < a.extent and a.overhang < a.extent for a in axes):
