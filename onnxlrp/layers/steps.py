@@ -1,9 +1,9 @@
 """1 where an element, or a sum of neighbours in a channel, is above zero, else 0: a convolution of each channel by
 itself, with weights so large that cutting its result at 0 and 1 makes a step of it.
 
-ONNX Runtime computes that in the memory layout of its convolutions, in one node; what compares or rounds it has put in
-order first. float16 has no such weights. Where a provider is told to round what convolutions read (TF32, bfloat16),
-elements that it makes equal are equal here, as in the convolutions that made them.
+ONNX Runtime computes that in the memory layout of its convolutions, in a node or two; what compares or rounds it has
+put in order first. float16 has no such weights. Where a provider is told to round what convolutions read (TF32,
+bfloat16), elements that it makes equal are equal here, as in the convolutions that made them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def exceeds(build: Builder, x: Value, weight: np.ndarray, channels: int, called:
     """The step of Σ weight · x. `weight` has the axes of a window; `geometry` are a convolution's strides, dilations
     and pads. Weights that were large themselves would make a difference of infinities of two large x."""
     difference = _by_channel(build, x, weight, channels, step="difference", **geometry)
-    return step(build, build.mark_blocked(build.op("Relu", difference, step="excess")), channels, called)
+    return step(build, build.op("Relu", difference, step="excess"), channels, called)
 
 
 def _by_channel(build: Builder, x: Value, weight: np.ndarray, channels: int, **given: Any) -> Value:

@@ -21,6 +21,8 @@ from .restatement import Stabilizer
 from .test_linear import EPSILON, REPRESENTATIVE, compared, drawn, make, measured, restated, sound_seed
 
 TOLERANCE = 1e-5
+CONVOLUTIONS = [n for n in cases.names("linear") if n.startswith("conv")]
+STRIDED = [n for n in CONVOLUTIONS if "stride" in n]
 
 
 def plain(build: Builder, layer: Linear) -> Symbol:
@@ -81,7 +83,7 @@ def test_transpose_is_the_adjoint(name: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
-@pytest.mark.parametrize("name", [n for n in cases.names("linear") if n.startswith("conv")])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_several_weights_at_once(name: str, how: str) -> None:
     """As one after the other, from one convolution where there is one group."""
     proto = cases.case(name)
@@ -103,9 +105,6 @@ def test_several_weights_at_once(name: str, how: str) -> None:
     results = emitted(proto, both, {"g": generator.normal(size=shape).astype(np.float32)}, image, how)
     for i in range(2 if "together0" in results else 0):
         np.testing.assert_allclose(results[f"together{i}"], results[f"alone{i}"], rtol=1e-5, atol=1e-5)
-
-
-STRIDED = [n for n in cases.names("linear") if "stride" in n and n.startswith("conv")]
 
 
 FORMS = {"by phases": (1, 0), "side by side": (10**9, 0), "transposed": (1, 10**9)}  # MANY and WORK
@@ -130,7 +129,7 @@ def choose(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", ["folded", "nodes"])
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [n for n in cases.names("linear") if n.startswith("conv")])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_every_form_of_an_adjoint_is_the_adjoint(
     name: str, form: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
