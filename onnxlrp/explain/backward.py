@@ -44,7 +44,7 @@ def propagate(
             total = _sum(build, masks.summands(step, arrived.pop(layer.output)))
             total = totals[layer.output] = edits.get(layer.output, lambda r: r)(total)
             total = masks.taken(step, total)
-            parts = backward(build, summands.taken(layer, total), step.rule, total)
+            parts = backward(build, summands.taken(step, total), step.rule, total)
         if len(parts) != len(layer.inputs):
             raise AssertionError(f"{layer}: {len(parts)} relevances for {len(layer.inputs)} inputs")
         for name, part in zip(layer.inputs, parts, strict=True):

@@ -4,17 +4,22 @@ Where a convolution makes it, runtimes add the others within the convolution, an
 reads what the convolution alone gives. Relevance that vanishes with relu(z) needs x only where z = relu(z), and gets it
 with the rounding of the sum, half an ulp of z. That is lost of R as a whole where every share divides by at least |z|;
 not where one divides by what is negative, which may be of x alone, and where z of other elements matters, as its rms.
+
+The sum then takes the memory of the others, if nothing reads them after it; else ONNX Runtime copies them, on one
+thread. So the denominator of a convolution that reads them is computed before the sum.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from onnx import TensorProto
 
 from onnxlrp.explain.plan import Plan, Step
-from onnxlrp.graph.build import Builder, One
+from onnxlrp.graph.blocks import fills_blocks
+from onnxlrp.graph.build import Builder, One, Value
 from onnxlrp.graph.facts import Facts
 from onnxlrp.layers.registry import Layer, Linear, Relevance
 from onnxlrp.rules.rule import ALL, LinearRule, Modifier, Part
@@ -24,21 +29,45 @@ AS_LARGE_AS_THE_SUM = frozenset({Part.ALL, Part.ABSOLUTE, Part.POSITIVE, Part.ON
 
 
 class Summands:
-    """The sums of a plan of which one summand is taken from the others."""
+    """The sums of a plan of which one summand is taken from the others, and the layers that read those others."""
 
     def __init__(self, build: Builder, plan: Plan) -> None:
         self.build = build
         self.spared = _spared(plan, build.facts) if build.exact else {}
+        self.overwritten: set[str] = set()  # by the sums that the walk has met
 
-    def taken(self, layer: Layer, r: Relevance) -> Layer:
-        """The layer; where it is one of these sums, and R vanishes with what is at hand of it, with that summand as a
-        difference."""
-        if not isinstance(layer, Linear) or layer.output not in self.spared or r.gate is None:
+    def taken(self, step: Step, r: Relevance) -> Layer:
+        """The step's layer; where it is one of these sums, and R vanishes with what is at hand of it, with that summand
+        as a difference; where it reads what one of them overwrites, early."""
+        layer = step.layer
+        if not isinstance(layer, Linear):
             return layer
-        spared, rest = self.spared[layer.output], r.gate
-        for k, x in enumerate(layer.x):
-            rest = rest if k == spared else self.build.op("Sub", rest, x, step="summand")
+        if layer.output in self.spared and r.gate is not None:
+            return self._without_one(layer, r.gate)
+        return replace(layer, early=True) if self._comes_before_the_sum(step) else layer
+
+    def _without_one(self, layer: Linear, rest: Value) -> Linear:
+        spared, facts = self.spared[layer.output], self.build.facts
+        for k, (x, name) in enumerate(zip(layer.x, layer.inputs, strict=True)):
+            if k != spared:
+                rest = self.build.op("Sub", rest, x, step="summand")
+                if len(layer.x) == 2 and fills_blocks(facts.element_type(name), facts.shape(name)):
+                    self.overwritten.add(name)
         return replace(layer, x=tuple(rest if k == spared else x for k, x in enumerate(layer.x)))
+
+    def _comes_before_the_sum(self, step: Step) -> bool:
+        """Whether a convolution alone reads what a sum overwrites, and its denominator, kept instead, is no larger. Not
+        one of several denominators: the walk to the scores, and with it the sum, comes between the first and the
+        others."""
+        layer, facts = step.layer, self.build.facts
+        x = layer.inputs[0]
+        if layer.kind != "convolution" or x not in self.overwritten or not _has_one_denominator(step):
+            return False
+        if len(facts.model.consumers[x]) > 2 or x in {o.name for o in facts.model.outputs}:
+            return False
+        shapes = (facts.shape(name)[1:] for name in (layer.output, x))
+        kept, freed = (math.prod(d for d in shape if isinstance(d, int)) for shape in shapes)
+        return kept <= freed
 
 
 def _spared(plan: Plan, facts: Facts) -> dict[str, int]:
@@ -50,6 +79,11 @@ def _spared(plan: Plan, facts: Facts) -> dict[str, int]:
         if chosen and _is_plain_sum(step.layer, facts) and _divides_by_the_sum(step):
             found[step.layer.output] = chosen[0]
     return found
+
+
+def _has_one_denominator(step: Step) -> bool:
+    shares = step.rule.shares if isinstance(step.rule, LinearRule) else ()
+    return sum(s.divide and s.where == "everywhere" for s in shares) <= 1
 
 
 def _is_plain_sum(layer: Layer, facts: Facts) -> bool:

@@ -286,14 +286,17 @@ class Builder:
     def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
         """Both as they are, but the second is not computed before the first where it depends on the image, and then
         both are of `shape`. Of a node's inputs ONNX Runtime computes that first whose node stands last, counting those
-        that it made itself: a Reshape that changes nothing and costs nothing puts one behind the other."""
+        that it made itself: what puts a convolution's output in order, or a Reshape that changes nothing and costs
+        nothing and comes after more nodes than that of the second."""
         known = [d for d in shape[1:] if isinstance(d, int)]
         if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self.moves(second):
             return first, second
         sizes = self.integers([0, *known])  # not zeros: OpenCV 5 copies those from its own layout, which has more axes
         key = ("in turn", first.name, second.name)
         if key not in self._memo:  # by pair: for another pair the same tensor is reshaped anew
-            later, earlier = (self._emit("Reshape", [v, sizes], "late", 1, {})[0] for v in (second, first))
+            reshaped = [second] if self.is_blocked(first) else [second, first]
+            later, *put = (self._emit("Reshape", [v, sizes], "late", 1, {})[0] for v in reshaped)
+            earlier = put[0] if put else first
             self._memo[key] = (replace(earlier, sign=first.sign), replace(later, sign=second.sign))
             self._whole |= {earlier.name: shape, later.name: shape}
         earlier, later = self._memo[key]

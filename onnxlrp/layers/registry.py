@@ -83,8 +83,9 @@ class Linear(Layer):
     apply(xs, w, b) -> z and transpose(s, w) -> one tensor per input, which may have size 1 where x does not. w may be
     ONE or ZERO (symbolically) and is otherwise any tensor of w's shape. transposes(s, ws) -> transpose(s, w) for
     each w, or None where that is no faster together; transpose_sum(pairs) -> Σ transpose(s, w), where summing later is
-    slower. `out_axis` is w's axis for output channels,
-    `in_axis` for input channels (None: this weight cannot be scaled there), `channel` the channel axis of x and z.
+    slower. `out_axis` is w's axis for output channels, `in_axis` for input channels (None: this weight cannot be scaled
+    there), `channel` the channel axis of x and z. Denominators are computed when relevance reaches the layer; where it
+    is `early`, those that a convolution makes are in the forward pass.
     """
 
     x: tuple[Value, ...]
@@ -101,6 +102,7 @@ class Linear(Layer):
     transposes: Callable[[Value, Sequence[Symbol]], Sequence[Inputs] | None] | None = None
     transpose_sum: Callable[[Sequence[tuple[Value, Value]]], Inputs] | None = None
     alike: bool = False  # with w = ONE all outputs at a position are equal, and `transpose` takes their sum, too
+    early: bool = False
     pads: bool = False  # zeros enter beside x, so a shift before the layer is not a shift after it
 
 
