@@ -6,7 +6,7 @@ Those that look at where windows lie are in `window_limits`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -192,6 +192,47 @@ def _over_channels(seen: Seen, name: str, convolution: NodeProto) -> bool:
     if not weight or shape is None or len(shape) < len(weight) - 1:
         return False
     return shape[1 - len(weight)] == weight[0] and set(shape[2 - len(weight) :]) == {1}
+
+
+def factors_like_weights(seen: Seen) -> Iterator[Found]:
+    """Constants that multiply or divide what a convolution alone reads, and vary along spatial axes, having the size of
+    its kernel there."""
+    for convolution in seen.running("Conv"):
+        weight, node = seen.shape(convolution.input[1]) or [], _alone(seen, convolution.input[0])
+        while node is not None:
+            moving = [i for i in node.input if i not in seen.constants]
+            if len(moving) != 1 or not _keeps_places(seen, node):
+                break
+            for factor in node.input if node.op_type in ("Mul", "Div") else ():
+                if factor in seen.constants and _folds(seen, factor, moving[0], weight):
+                    size = "×".join(map(str, seen.shape(factor) or ()))
+                    yield describe(node), f"scales what {describe(convolution)} reads by a constant of {size}"
+            node = _alone(seen, moving[0])
+
+
+def _alone(seen: Seen, name: str) -> NodeProto | None:
+    """The node that makes a tensor which is read once."""
+    return seen.producers.get(name) if seen.readers[name] == 1 else None
+
+
+def _keeps_places(seen: Seen, node: NodeProto) -> bool:
+    """Whether a node scales its input, or hands it on, every element in its place."""
+    if node.op_type == "Reshape":
+        before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+        return before is not None and after is not None and before[1:] == after[1:]
+    return node.op_type in ("Mul", "Div", "Neg", "Identity", "Dropout", "Pad")
+
+
+def _folds(seen: Seen, factor: str, other: str, weight: Sequence[int | None]) -> bool:
+    """Whether OpenVINO multiplies the weight by a factor, and that is not the same."""
+    shape, beside = seen.shape(factor) or [], seen.shape(other) or []
+    spatial = list(zip(reversed(shape), reversed(weight[2:]), strict=False))
+    fits = any(n != 1 for n, _ in spatial) and all(n in (1, k) for n, k in spatial)
+    if len(shape) == len(weight):  # it leaves alone what varies from sample to sample, and what no axis is missing of
+        whole = None not in beside and all(n in (1, m) for n, m in zip(beside, shape, strict=False))
+        fits = fits and shape[0] == 1 and not whole
+    level = factor in seen.small and np.ptp(numpy_helper.to_array(seen.small[factor])) == 0
+    return fits and not level
 
 
 def open_batch(seen: Seen) -> Iterator[Found]:

@@ -169,6 +169,16 @@ RUNTIMES: Mapping[str, Runtime] = {
                     _NO_CEIL_OR_COUNT,
                 ),
                 Limit(window_limits.windows_left_out("MaxPool"), ", and OpenVINO counts it", _NO_CEIL),
+                Limit(
+                    limits.factors_like_weights,
+                    ", which OpenVINO folds into the weight, as it has the size of one",
+                    "export the model for images of another size, or choose another rule for the layer",
+                ),
+                Limit(
+                    window_limits.single_columns,
+                    ", which OpenVINO gets wrong",
+                    "export the model for wider images",
+                ),
             ),
         ),
         Runtime(

@@ -60,6 +60,18 @@ def windows_left_out(*op_types: str) -> Finder:
     return find
 
 
+def single_columns(seen: Seen) -> Iterator[Found]:
+    """Convolutions of one channel, of several rows, by steps along the last axis alone of which only one fits; not by a
+    step of the whole width, and not where there are but two results."""
+    for node in seen.running("Conv"):
+        axes = _axes(seen, node)
+        if len(axes) == 2 and (seen.shape(node.input[1]) or [0, 0])[1] == 1 and attributes(node).get("group", 1) == 1:
+            rows, columns = axes
+            steps = rows.stride == 1 and columns.stride not in (1, columns.before + columns.size + columns.after)
+            if steps and columns.out == 1 and rows.kernel > 1 and rows.out > 2:
+                yield describe(node), f"a single column of results, by steps of {columns.stride} from one channel"
+
+
 def _left_out(a: Axis) -> bool:
     return a.stride * (a.out - 1) >= a.before + a.size
 
