@@ -27,6 +27,16 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path) -> None:
     assert (again.get(JOB), again.get({**JOB, "do": "peak"})) == (1, 2)
 
 
+def test_a_result_of_other_rounds_is_alike(tmp_path: Path) -> None:
+    """The last one; of other files or versions there is none."""
+    cache = Cache(tmp_path / "c.jsonl")
+    for rounds in (9, 3):
+        cache.put({**JOB, "rounds": rounds, "seconds": 10.0 * rounds, "contestants": ["a"] * rounds}, rounds)
+    again, asked = Cache(tmp_path / "c.jsonl"), {**JOB, "rounds": 5, "seconds": 1.0, "contestants": []}
+    assert (again.get(asked), again.alike(asked)) == (None, 3)
+    assert again.alike({**asked, "explainer": "abd"}) is None
+
+
 def test_without_a_file_results_last_as_long_as_the_cache() -> None:
     cache = Cache(None)
     cache.put(JOB, 3)

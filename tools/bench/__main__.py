@@ -60,7 +60,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple
               help="[default: float32 on the CPU, all of float32,tf32,float16 on CUDA]")  # fmt: skip
 @click.option("--cache", type=click.Path(dir_okay=False, path_type=Path),
               help="JSON lines: what was measured already is read from here, all else added.")  # fmt: skip
-@click.option("--known", is_flag=True, help="Report what the cache holds, and measure nothing.")
+@click.option(
+    "--known", is_flag=True, help="Report what the cache holds, of however many rounds and peers, and measure nothing."
+)
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path),
               help="Where the classifiers are kept for the next time.  [default: a temporary folder]")  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path),

@@ -32,8 +32,12 @@ from tools.bench.results import (
 
 PARTS = ("times", "files", "memory")
 MEMORY_BATCH = 8
-NOT_YET = "not measured yet"
+NOT_YET = "what else this command asks for"
 Say = Callable[[str], None]
+
+
+class NotYetError(Exception):
+    """Not in the cache, of which alone there is to be a report."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ class Measuring:
         )  # fmt: skip
         try:
             found = self._kept(job, jobs.times)
+        except NotYetError:
+            return
         except DiedError as died:
             found = {"samples": {}, "failed": {died.at or "row": died.why}, "together": True}
         samples = {name: [(int(r), s) for r, s in taken] for name, taken in found["samples"].items()}
@@ -158,6 +164,8 @@ class Measuring:
         try:
             found = self._kept(job, jobs.run)
             self.results.peaks.append(Peak(*what, found["above"], found["imports"]))
+        except NotYetError:
+            return
         except DiedError as died:
             self.results.peaks.append(Peak(*what, None, failed=died.why))
 
@@ -166,7 +174,10 @@ class Measuring:
         job = plan.job(
             "files", network, rounds=plan.rounds, seconds=plan.seconds, model=model["digest"], sources=machine.sources()
         )
-        found = self._kept({**job, "device": "cpu"}, jobs.run)
+        try:
+            found = self._kept({**job, "device": "cpu"}, jobs.run)
+        except NotYetError:
+            return
         if found["failed"]:
             self._say(f"{network} files: {found['failed']}")
         samples = {name: [(int(r), s) for r, s in taken] for name, taken in found["samples"].items()}
@@ -175,6 +186,8 @@ class Measuring:
     def _checks(self, network: str, composite: str, digests: dict[str, str]) -> None:
         try:
             found = self._kept(self.plan.job("check", network, composite, **digests), jobs.run)["values"]
+        except NotYetError:
+            return
         except DiedError as died:
             self._problem(f"{network}, {composite}, checks: {died}")
             return
@@ -185,9 +198,13 @@ class Measuring:
         """From the cache, or done now."""
         key = {**job, **self._where}
         found = self._cache.get(key)
+        if found is None and self.plan.known:
+            found = self._cache.alike(key)
+            if found is None:
+                if NOT_YET not in self.results.problems:
+                    self._problem(NOT_YET)
+                raise NotYetError
         if found is None:
-            if self.plan.known:
-                raise DiedError(job["do"], NOT_YET)
             found = do(job, self.plan.folder)
             if found.get("samples", True):  # where everything failed, the next run may do better
                 self._cache.put(key, found)
