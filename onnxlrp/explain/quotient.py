@@ -108,7 +108,7 @@ def _divided(
 def _over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True) -> Value:
     """R ⊘ z; z `waits` for R rather than being kept from the forward pass on, unless the layer's is early."""
     shape = build.facts.shape(layer.output)
-    if waits and layer.early and build.is_blocked(z) and build.moves(z):
+    if waits and layer.early:
         z, r = build.in_turn(z, r, shape)
     elif waits:  # where all channels are divided as one, z does not depend on the image, and never waits
         r, z = build.in_turn(r, z, shape)

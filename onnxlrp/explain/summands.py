@@ -82,6 +82,7 @@ def _spared(plan: Plan, facts: Facts) -> dict[str, int]:
 
 
 def _has_one_denominator(step: Step) -> bool:
+    """Whether a step divides R once; one side of it and the other are divided as one."""
     shares = step.rule.shares if isinstance(step.rule, LinearRule) else ()
     return sum(s.divide and s.where == "everywhere" for s in shares) <= 1
 

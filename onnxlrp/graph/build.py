@@ -284,12 +284,13 @@ class Builder:
         return a
 
     def in_turn(self, first: Value, second: Value, shape: Shape) -> tuple[Value, Value]:
-        """Both as they are, but the second is not computed before the first where it depends on the image, and then
+        """Both as they are, but the second is not computed before the first where both depend on the image, and then
         both are of `shape`. Of a node's inputs ONNX Runtime computes that first whose node stands last, counting those
         that it made itself: what puts a convolution's output in order, or a Reshape that changes nothing and costs
         nothing and comes after more nodes than that of the second."""
         known = [d for d in shape[1:] if isinstance(d, int)]
-        if not self.exact or len(shape) < 3 or len(known) < len(shape) - 1 or not self.moves(second):
+        whole = len(shape) > 2 and len(known) == len(shape) - 1
+        if not (self.exact and whole and self.moves(first) and self.moves(second)):
             return first, second
         sizes = self.integers([0, *known])  # not zeros: OpenCV 5 copies those from its own layout, which has more axes
         key = ("in turn", first.name, second.name)

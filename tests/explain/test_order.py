@@ -30,6 +30,22 @@ plain (float[N, 3, 8, 8] image, float[C, 3, 3, 3] w1, float[C] b1, float[C, C, 3
   [dense] logits = Gemm(f, w4, b4)
 }"""
 
+# An identity skip around a block of that width.
+SKIP = """
+skip (float[N, 3, 8, 8] image, float[16, 3, 3, 3] w1, float[16] b1, float[C, 16, 3, 3] w2, float[C] b2,
+      float[16, C, 3, 3] w3, float[16] b3, float[16, 4] w4, float[4] b4) => (float[N, 4] logits) {
+  [conv1] z1 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, w1, b1)
+  [relu1] a1 = Relu(z1)
+  [conv2] z2 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a1, w2, b2)
+  [relu2] a2 = Relu(z2)
+  [conv3] z3 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a2, w3, b3)
+  [add] s = Add(z3, a1)
+  [relu3] a3 = Relu(s)
+  [average] g = GlobalAveragePool(a3)
+  [flatten] f = Flatten(g)
+  [dense] logits = Gemm(f, w4, b4)
+}"""
+
 
 def of_width(text: str, channels: int) -> str:
     """A network's text with a number for C."""
@@ -45,22 +61,6 @@ def executed(proto: ModelProto, folder: Path) -> list[tuple[str, str]]:
     events = json.loads(Path(session.end_profiling()).read_text())
     ran = [e for e in events if e["name"].endswith("_kernel_time")]
     return [(e["args"]["op_name"], e["name"].removesuffix("_kernel_time")) for e in ran]
-
-
-SKIP = """
-skip (float[N, 3, 8, 8] image, float[16, 3, 3, 3] w1, float[16] b1, float[C, 16, 3, 3] w2, float[C] b2,
-      float[16, C, 3, 3] w3, float[16] b3, float[16, 4] w4, float[4] b4) => (float[N, 4] logits) {
-  [conv1] z1 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, w1, b1)
-  [relu1] a1 = Relu(z1)
-  [conv2] z2 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a1, w2, b2)
-  [relu2] a2 = Relu(z2)
-  [conv3] z3 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a2, w3, b3)
-  [add] s = Add(z3, a1)
-  [relu3] a3 = Relu(s)
-  [average] g = GlobalAveragePool(a3)
-  [flatten] f = Flatten(g)
-  [dense] logits = Gemm(f, w4, b4)
-}"""
 
 
 @pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1_flat"])
