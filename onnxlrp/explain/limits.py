@@ -166,8 +166,8 @@ _SIGNS = {"Sub": "minus", "Div": "divided by"}
 def _folded(seen: Seen, name: str) -> NodeProto | None:
     """The convolution of more than single elements, in one group, which `name` is with vectors over channels folded
     into it: a result that is read once, and all on the way from it. None where there is no such."""
-    node = seen.producers.get(name)
-    if node is None or seen.readers[name] > 1:
+    node = _alone(seen, name)
+    if node is None:
         return None
     if node.op_type == "Conv":
         given = attributes(node)
@@ -176,14 +176,24 @@ def _folded(seen: Seen, name: str) -> NodeProto | None:
     if node.op_type in ("Identity", "Dropout", "BatchNormalization"):
         return _folded(seen, node.input[0])
     if node.op_type in ("Reshape", "Pad"):
-        before, after = seen.shape(node.input[0]), seen.shape(name)
-        return _folded(seen, node.input[0]) if before and after and before[1:] == after[1:] else None
+        return _folded(seen, node.input[0]) if _keeps_sizes(seen, node) else None
     if node.op_type in ("Add", "Sub", "Mul", "Div"):
         for one, other in (node.input, reversed(node.input)):
             found = _folded(seen, one)
             if found is not None and _over_channels(seen, other, found):
                 return found
     return None
+
+
+def _alone(seen: Seen, name: str) -> NodeProto | None:
+    """The node that makes a tensor which is read once."""
+    return seen.producers.get(name) if seen.readers[name] == 1 else None
+
+
+def _keeps_sizes(seen: Seen, node: NodeProto) -> bool:
+    """Whether a node's output has its input's size along every axis but the batch."""
+    before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
+    return before is not None and after is not None and before[1:] == after[1:]
 
 
 def _over_channels(seen: Seen, name: str, convolution: NodeProto) -> bool:
@@ -201,7 +211,8 @@ def factors_like_weights(seen: Seen) -> Iterator[Found]:
         weight, node = seen.shape(convolution.input[1]) or [], _alone(seen, convolution.input[0])
         while node is not None:
             moving = [i for i in node.input if i not in seen.constants]
-            if len(moving) != 1 or not _keeps_places(seen, node):
+            handed_on = _keeps_sizes(seen, node) if node.op_type == "Reshape" else node.op_type in _HANDING_ON
+            if len(moving) != 1 or not handed_on:
                 break
             for factor in node.input if node.op_type in ("Mul", "Div") else ():
                 if factor in seen.constants and _folds(seen, factor, moving[0], weight):
@@ -210,17 +221,7 @@ def factors_like_weights(seen: Seen) -> Iterator[Found]:
             node = _alone(seen, moving[0])
 
 
-def _alone(seen: Seen, name: str) -> NodeProto | None:
-    """The node that makes a tensor which is read once."""
-    return seen.producers.get(name) if seen.readers[name] == 1 else None
-
-
-def _keeps_places(seen: Seen, node: NodeProto) -> bool:
-    """Whether a node scales its input, or hands it on, every element in its place."""
-    if node.op_type == "Reshape":
-        before, after = seen.shape(node.input[0]), seen.shape(node.output[0])
-        return before is not None and after is not None and before[1:] == after[1:]
-    return node.op_type in ("Mul", "Div", "Neg", "Identity", "Dropout", "Pad")
+_HANDING_ON = ("Mul", "Div", "Neg", "Identity", "Dropout", "Pad")  # every element in its place
 
 
 def _folds(seen: Seen, factor: str, other: str, weight: Sequence[int | None]) -> bool:
@@ -228,7 +229,7 @@ def _folds(seen: Seen, factor: str, other: str, weight: Sequence[int | None]) ->
     shape, beside = seen.shape(factor) or [], seen.shape(other) or []
     spatial = list(zip(reversed(shape), reversed(weight[2:]), strict=False))
     fits = any(n != 1 for n, _ in spatial) and all(n in (1, k) for n, k in spatial)
-    if len(shape) == len(weight):  # it leaves alone what varies from sample to sample, and what no axis is missing of
+    if len(shape) == len(weight):  # not where the factor varies with the sample, or has the size of what it scales
         whole = None not in beside and all(n in (1, m) for n, m in zip(beside, shape, strict=False))
         fits = fits and shape[0] == 1 and not whole
     level = factor in seen.small and np.ptp(numpy_helper.to_array(seen.small[factor])) == 0
