@@ -31,5 +31,6 @@ def test_of_what_is_known_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, t
     found = _report(monkeypatch, tmp_path, (1, 8), known=True)
     (there,) = found.rows
     assert there.median("onnxlrp") == 1.0
-    assert found.problems == ["what else this command asks for"]  # under the heading "Not measured"
+    assert found.problems == ["what else this command asks for: not measured yet"]
+    assert found.cached
     assert _report(monkeypatch, tmp_path, (8,), known=False).rows[0].median("onnxlrp") == 1.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from tools.bench import jobs, machine
 from tools.bench.cache import Cache, Job
@@ -32,12 +33,27 @@ from tools.bench.results import (
 
 PARTS = ("times", "files", "memory")
 MEMORY_BATCH = 8
-NOT_YET = "what else this command asks for"
+NOT_YET = "what else this command asks for: not measured yet"
 Say = Callable[[str], None]
+P = ParamSpec("P")
 
 
 class NotYetError(Exception):
     """Not in the cache, of which alone there is to be a report."""
+
+
+def _if_known(measure: Callable[Concatenate[Measuring, P], None]) -> Callable[Concatenate[Measuring, P], None]:
+    """A step whose result is left out of such a report where it is not there."""
+
+    @functools.wraps(measure)
+    def measured(self: Measuring, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            measure(self, *args, **kwargs)
+        except NotYetError:
+            if NOT_YET not in self.results.problems:
+                self._problem(NOT_YET)
+
+    return measured
 
 
 @dataclass(frozen=True)
@@ -129,6 +145,7 @@ class Measuring:
             self._checks(network, composite, digests)
         return int(made["float32"]["bytes"])
 
+    @_if_known
     def _row(self, setting: Setting, best: float, digests: dict[str, str]) -> None:
         plan = self.plan
         job = plan.job(
@@ -137,8 +154,6 @@ class Measuring:
         )  # fmt: skip
         try:
             found = self._kept(job, jobs.times)
-        except NotYetError:
-            return
         except DiedError as died:
             found = {"samples": {}, "failed": {died.at or "row": died.why}, "together": True}
         samples = {name: [(int(r), s) for r, s in taken] for name, taken in found["samples"].items()}
@@ -159,35 +174,31 @@ class Measuring:
             job = plan.job("peak", network, DEFAULT, what="convert", batch=batch, sources=machine.sources(), **digests)
             self._peak(job)
 
+    @_if_known
     def _peak(self, job: Job) -> None:
         what = job["network"], job["batch"], job["composite"], job["what"]
         try:
             found = self._kept(job, jobs.run)
             self.results.peaks.append(Peak(*what, found["above"], found["imports"]))
-        except NotYetError:
-            return
         except DiedError as died:
             self.results.peaks.append(Peak(*what, None, failed=died.why))
 
+    @_if_known
     def _files(self, network: str, model: dict[str, Any], sizes: dict[str, int]) -> None:
         plan = self.plan
         job = plan.job(
             "files", network, rounds=plan.rounds, seconds=plan.seconds, model=model["digest"], sources=machine.sources()
         )
-        try:
-            found = self._kept({**job, "device": "cpu"}, jobs.run)
-        except NotYetError:
-            return
+        found = self._kept({**job, "device": "cpu"}, jobs.run)
         if found["failed"]:
             self._say(f"{network} files: {found['failed']}")
         samples = {name: [(int(r), s) for r, s in taken] for name, taken in found["samples"].items()}
         self.results.files.append(File(samples, network, int(model["bytes"]), sizes))
 
+    @_if_known
     def _checks(self, network: str, composite: str, digests: dict[str, str]) -> None:
         try:
             found = self._kept(self.plan.job("check", network, composite, **digests), jobs.run)["values"]
-        except NotYetError:
-            return
         except DiedError as died:
             self._problem(f"{network}, {composite}, checks: {died}")
             return
@@ -201,9 +212,8 @@ class Measuring:
         if found is None and self.plan.known:
             found = self._cache.alike(key)
             if found is None:
-                if NOT_YET not in self.results.problems:
-                    self._problem(NOT_YET)
                 raise NotYetError
+        self.results.cached |= found is not None
         if found is None:
             found = do(job, self.plan.folder)
             if found.get("samples", True):  # where everything failed, the next run may do better

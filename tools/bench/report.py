@@ -131,10 +131,10 @@ def _method(results: Results, device: str, spinning: str, threads: int, command:
         f"- Torch and ONNX Runtime have {threads} threads each. All sessions have {SPINS[spinning]}; on the CPU, as in "
         "`onnxlrp run`, also enable_mem_pattern = False, which saves memory.",
     ]
-    if "--known" in command:
+    if results.cached:
         lines.append(
-            "- Several runs in one table. A row was measured on files of the same bytes, which an earlier commit may "
-            "have made, with the versions above."
+            "- From several runs: a row may have been measured before, on files of the same bytes that an earlier "
+            "commit made, with the versions above."
         )
     if device == "cuda":
         lines.append(

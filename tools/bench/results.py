@@ -149,6 +149,7 @@ class Results:
     peaks: list[Peak] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # what else could not be measured
+    cached: bool = False  # whether some of it was measured before
 
     def row(self, network: str, batch: int, composite: str, precision: str = "float32") -> Row | None:
         """The row of a setting."""
