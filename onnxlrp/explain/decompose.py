@@ -7,9 +7,10 @@ No rule and no operator is named here. What is known of signs, and of where R va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from onnxlrp.explain.both_sides import Pulled, both_sides
 from onnxlrp.explain.modify import Modified, modified
 from onnxlrp.explain.quotient import quotient
 from onnxlrp.graph.build import Builder, One, Symbol, Value
@@ -23,15 +24,8 @@ KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
     adjoints, pulls = list[tuple[Inputs, Inputs]](), list[_Pull]()
-    for share in rule.shares:
-        terms = [modified(term, layer, build) for term in share.terms]
-        found = quotient(share, terms, rule.stabilizer, layer, r, build)
-        if found is None:
-            continue
-        s, sign = found
-        spread = _distributed(share, terms, build)
-        factors = [share.weight * term.sign * sign for term in spread]
-        now, later = _adjoints(factors, layer, s, spread, build)
+    for s, factor, terms in both_sides(rule, layer, r, build) or _by_share(rule, layer, r, build):
+        now, later = _adjoints([factor * term.sign for term in terms], layer, s, terms, build)
         adjoints, pulls = adjoints + now, pulls + later
     adjoints += _summed(layer, pulls)
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
@@ -39,6 +33,15 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
         _relevance([(xs[i], c[i]) for xs, c in adjoints], x if x.name == name else None, name, vanish, build)
         for i, (x, name) in enumerate(zip(layer.x, layer.inputs, strict=True))
     )
+
+
+def _by_share(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
+    """What each share pulls back, where it has something to give."""
+    for share in rule.shares:
+        terms = [modified(term, layer, build) for term in share.terms]
+        s = quotient(share, terms, rule.stabilizer, layer, r, build)
+        if s is not None:
+            yield s, share.weight, _distributed(share, terms, build)
 
 
 def _distributed(share: Share, terms: Sequence[Modified], build: Builder) -> Sequence[Modified]:

@@ -3,7 +3,6 @@
 z = A(1)1         is one number for all channels: their sum is divided, and spread by A(1)ᵀ, which takes it
 z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
 R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
-z = k·A(w)x ± γp  |stab(z)| = k·|A(w)x| + … is one tensor for both sides, from the output that the model computes
 else              stab(z) = z + ε·sign(z)
 """
 
@@ -15,31 +14,27 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto
 
-from onnxlrp.explain.modify import Modified, modified
+from onnxlrp.explain.modify import Modified
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.registry import Linear, Relevance
-from onnxlrp.rules.rule import NEGATIVE, POSITIVE, Modifier, Part, Share, Stabilizer, Term
+from onnxlrp.rules.rule import Share, Stabilizer
 
 
 def quotient(
     share: Share, terms: Sequence[Modified], stabilizer: Stabilizer, layer: Linear, r: Relevance, build: Builder
-) -> tuple[Value, float] | None:
-    """s where the share holds, as a tensor and the sign to take it with; None where the share has nothing to give."""
+) -> Value | None:
+    """s where the share holds; None where the share has nothing to give."""
     if all(t.w is None for t in terms):
         return None
-    if share.divide and build.exact and _foldable(stabilizer, layer) and not _is_rectified(r):
-        size = _size_beside_output(share, stabilizer.epsilon, layer, build)
-        if size is not None:
-            return _taken_apart(share, size, layer, r, build)
     if _are_alike(share, terms, layer, build):
         batch, _, *spatial = build.facts.shape(layer.output)
         total = build.whole(_over_channels(r, layer, build), (batch, 1, *spatial))
-        return build.whole(_divided(total, share, terms, stabilizer, layer, r, build), (batch, 1, *spatial)), 1.0
-    relevance = _restricted(share, layer, r, build)
+        return build.whole(_divided(total, share, terms, stabilizer, layer, r, build), (batch, 1, *spatial))
+    relevance = restricted(share, layer, r, build)
     if relevance is None:
         return None
-    return _divided(relevance, share, terms, stabilizer, layer, r, build) if share.divide else relevance, 1.0
+    return _divided(relevance, share, terms, stabilizer, layer, r, build) if share.divide else relevance
 
 
 def _are_alike(share: Share, terms: Sequence[Modified], layer: Linear, build: Builder) -> bool:
@@ -58,28 +53,9 @@ def _over_channels(r: Relevance, layer: Linear, build: Builder) -> Value:
     return r.over_channels or build.op("ReduceSum", r.value, build.integers([1]), keepdims=1, step="sum")
 
 
-def _foldable(stabilizer: Stabilizer, layer: Linear) -> bool:
+def foldable(stabilizer: Stabilizer, layer: Linear) -> bool:
     """Whether ε is one number that the layer's bias can take."""
     return stabilizer.kind == "sign" and stabilizer.epsilon > 0 and layer.outputs > 0
-
-
-def _taken_apart(share: Share, size: Value, layer: Linear, r: Relevance, build: Builder) -> tuple[Value, float] | None:
-    """±R ⊘ |stab(z)| on one side of z. |stab(z)| is the same for both, so that R is divided once and then taken apart;
-    the other way round in float16, where R ⊘ ε may be infinite beside z = 0."""
-    short = layer.z.element_type == TensorProto.FLOAT16
-    part = _restricted(share, layer, r if short else _each_over(r, size, layer, build), build)
-    if part is None:
-        return None
-    return _over(part, size, layer, build) if short else part, 1.0 if share.where == "positive" else -1.0
-
-
-def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
-    """R ⊘ z, in that of its forms which `_restricted` reads."""
-    if r.cofactor is not None and r.gate == layer.z:
-        # A cofactor may be equal, and of size 1, along axes that z has.
-        whole = build.is_whole(r.cofactor, build.facts.shape(layer.output))
-        return replace(r, cofactor=_over(r.cofactor, z, layer, build, waits=whole))
-    return replace(r, value=_over(r.value, z, layer, build), over_channels=None)
 
 
 def _divided(
@@ -88,8 +64,8 @@ def _divided(
 ) -> Value:  # fmt: skip
     """R ⊘ stab(z), R where the share holds."""
     side = _side(share, terms, layer, build)
-    if _foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
-        return _over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
+    if foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
+        return over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
     if build.exact and share.between_bounds:
         terms = _from_output(terms, layer)
     z = build.tensor_of(_forward(terms, layer, layer.z, build), relevance)
@@ -102,10 +78,10 @@ def _divided(
     if stabilizer.epsilon == 0:
         return _exact_quotient(relevance, z, build)
     whole = stabilizer.kind != "norm"  # which may leave one value a sample
-    return _over(relevance, stabilise(stabilizer, z, epsilon, build), layer, build, waits=whole)
+    return over(relevance, stabilise(stabilizer, z, epsilon, build), layer, build, waits=whole)
 
 
-def _over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True) -> Value:
+def over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True) -> Value:
     """R ⊘ z; z `waits` for R rather than being kept from the forward pass on, unless the layer's is early."""
     shape = build.facts.shape(layer.output)
     if waits and layer.early:
@@ -116,11 +92,11 @@ def _over(r: Value, z: Value, layer: Linear, build: Builder, waits: bool = True)
     return build.quotient(r, z, channels if isinstance(channels, int) else 0, step="s")
 
 
-def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Value | None:
+def restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Value | None:
     """R where the share holds: outputs of one sign, or all."""
     if share.where == "everywhere":
         return r.value
-    if _is_rectified(r):  # R is zero wherever z <= 0
+    if is_rectified(r):
         return None if share.where == "negative" else r.value
     if r.cofactor is not None and r.gate == layer.z:  # R = z ⊙ c
         part = build.mul(_part(share, layer, build), r.cofactor, step="r")
@@ -130,7 +106,8 @@ def _restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Va
     return build.masked(r.value, condition, step="r")
 
 
-def _is_rectified(r: Relevance) -> bool:
+def is_rectified(r: Relevance) -> bool:
+    """Whether R is known to be zero wherever z <= 0."""
     return r.gate is not None and r.gate.sign is Sign.NONNEGATIVE
 
 
@@ -142,36 +119,6 @@ def _part(share: Share, layer: Linear, build: Builder) -> Symbol:
     if layer.z.sign in (Sign.NONNEGATIVE, Sign.NONPOSITIVE):
         return layer.z if layer.z.sign is Sign.NONNEGATIVE else None
     return build.op("Max", layer.z, build.constant(0.0, layer.z), step="side")
-
-
-def _size_beside_output(share: Share, epsilon: float, layer: Linear, build: Builder) -> Value | None:
-    """|stab(z′)| on both sides of z, where the terms keep k·(A(w)x + b), that is k·z, and add γ·p, p being z of the
-    contributions of one sign alone. Those of the negative side are z - p, so that both sides need one p, and ε is in
-    its bias:
-
-        z > 0    k·z + (γp + ε)            z < 0    (k + γ)·|z| + (γp + ε)
-
-    None where the terms are others."""
-    found = _added(share)
-    if found is None:
-        return None
-    keep, gain, contributions = found
-    p = _with_bias([modified(t, layer, build) for t in contributions], epsilon, layer, build)
-    size = build.uneven(layer.z, 1 + gain / keep, step="size")
-    return build.op("Add", build.tensor_of(build.scale(keep, size), p), p, step="stabilised")
-
-
-def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
-    """k, γ and the terms of γp, the positive contributions; None where the share is not of that form."""
-    if share.where not in _SIDES:
-        return None
-    parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
-    keep, gain = share.terms[0].w.keep, share.terms[0].w.gain
-    own, other = (Modifier(part, gain, keep) for part in parts)
-    if not keep or gain <= 0 or share.terms != (Term(POSITIVE, own, own), Term(NEGATIVE, other)):
-        return None
-    up, down = Modifier(Part.POSITIVE, gain), Modifier(Part.NEGATIVE, gain)
-    return keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down))
 
 
 def _forward(terms: Sequence[Modified], layer: Linear, output: Value, build: Builder) -> Symbol:
@@ -222,7 +169,7 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
     """stab(z) for z on one side of zero, ε in the bias. Where z = 0 every share x′w′ is zero too, or R is: the sign of
     ε does not matter there."""
     sign = 1.0 if side is Sign.NONNEGATIVE else -1.0
-    z = _with_bias(terms, sign * epsilon, layer, build)
+    z = with_bias(terms, sign * epsilon, layer, build)
     if z.sign is side:
         return z
     bound = build.constant(sign * epsilon, z)
@@ -233,7 +180,7 @@ def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Lin
     )
 
 
-def _with_bias(terms: Sequence[Modified], value: float, layer: Linear, build: Builder) -> Value:
+def with_bias(terms: Sequence[Modified], value: float, layer: Linear, build: Builder) -> Value:
     """Σ term, and a constant, in the bias where a term has a weight left to be convolved with."""
     like = next((x for t in terms for x in t.x if isinstance(x, Value)), layer.z)
     first = next((t for t in terms if t.w is not None), None)

@@ -15,10 +15,23 @@ from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network
 
 BOX = "zbox(low=-3, high=3)"
 
+# Two convolutions of what has both signs, summed: relevance does not vanish with the output of either.
+SIGNED = """
+signed (float[N, 3, 6, 6] image, float[4, 3, 3, 3] w1, float[4] b1, float[4, 3, 1, 1] w2, float[4] b2,
+        float[4, 4] w3, float[4] b3) => (float[N, 4] logits) {
+  [conv1] z1 = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, w1, b1)
+  [conv2] z2 = Conv<kernel_shape = [1, 1]>(image, w2, b2)
+  [sum] s1 = Add(z1, z2)
+  [relu1] a1 = Relu(s1)
+  [average] g = GlobalAveragePool(a1)
+  [flatten] f = Flatten(g)
+  [dense] logits = Gemm(f, w3, b3)
+}"""
 
-def convolutions(rule: str, layer: str, optimize: str) -> int:
+
+def convolutions(rule: str, layer: str, optimize: str, text: str = PLAIN) -> int:
     """How many of them the rule takes beside the layer's own."""
-    made = onnxlrp.convert(network(PLAIN), rules={layer: rule}, optimize=optimize).model
+    made = onnxlrp.convert(network(text), rules={layer: rule}, optimize=optimize).model
     return sum(n.name.startswith(f"lrp/{layer}/") and n.op_type.startswith("Conv") for n in made.graph.node)
 
 
@@ -35,6 +48,16 @@ def convolutions(rule: str, layer: str, optimize: str) -> int:
 def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -> None:
     assert convolutions(rule, layer, "exact") == exact
     assert convolutions(rule, layer, "none") == none
+
+
+def test_gamma_is_sorted_by_weight_and_not_by_side() -> None:
+    """p of x⁺ and of x⁻, the adjoint of w and, side by side, those of w⁺ and w⁻; and nothing takes z apart."""
+    assert convolutions("gamma", "conv1", "exact", SIGNED) == 2 + 2
+    assert convolutions("gamma", "conv1", "none", SIGNED) == 4 + 4
+    made = onnxlrp.convert(network(RESIDUAL), rules={"conv4": "gamma"}).model
+    own = Counter(n.op_type for n in made.graph.node if n.name.startswith("lrp/conv4/"))
+    assert own["Conv"] == 1 + 2
+    assert not {"Max", "Clip", "Greater", "Less"} & own.keys()
 
 
 def strided(inputs: int, outputs: int) -> ModelProto:
@@ -77,8 +100,19 @@ def test_a_square_weight_never_serves_both_a_convolution_and_its_transpose(chann
     assert distance(exact, none.astype(np.float64)) < CLOSE
 
 
-@pytest.mark.parametrize("text", [PLAIN, RESIDUAL], ids=["behind relus", "and in a sum"])
-@pytest.mark.parametrize("rule", [BOX, "epsilon(bias=zero)", "epsilon(0.1,stabilizer=norm,bias=zero)", "zplus"])
+@pytest.mark.parametrize("text", [PLAIN, RESIDUAL, SIGNED], ids=["behind relus", "and in a sum", "of both signs"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        BOX,
+        "epsilon(bias=zero)",
+        "epsilon(0.1,stabilizer=norm,bias=zero)",
+        "zplus",
+        "gamma",
+        "gamma(1e-3)",
+        "gamma(1e3)",
+    ],
+)
 def test_the_result_is_the_same(rule: str, text: str) -> None:
     """Where relevance vanishes with the relu behind a layer, and where it does not."""
     exact, none = (
