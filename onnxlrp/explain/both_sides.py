@@ -13,7 +13,7 @@ so that z is never taken apart: on the side z < 0 the two give γw⁺ - (k + γ)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
@@ -26,24 +26,51 @@ from onnxlrp.rules.rule import NEGATIVE, POSITIVE, LinearRule, Modifier, Part, S
 Pulled = tuple[Value, float, Sequence[Modified]]  # s, the factor to take it with, and the terms whose adjoints take it
 
 
+@dataclass(frozen=True)
+class Added:
+    """k, γ and the terms of γp: what such a rule divides by beside the layer's output."""
+
+    keep: float
+    gain: float
+    contributions: tuple[Term, ...]
+
+
 def both_sides(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled] | None:
     """What a rule of this form pulls back; None for other rules, and where R vanishes on one of the sides."""
-    found = {_added(share) for share in rule.shares}
-    added = found.pop() if len(found) == 1 and len(rule.shares) == 2 else None
-    if added is None or not (build.exact and foldable(rule.stabilizer, layer)) or is_rectified(r):
+    found = _added(rule, layer) if build.exact and not is_rectified(r) else None
+    if found is None:
         return None
-    keep, gain, contributions = added
-    p = with_bias([modified(t, layer, build) for t in contributions], rule.stabilizer.epsilon, layer, build)
-    u = build.uneven(layer.z, 1 + gain / keep, step="size")
-    size = build.op("Add", build.tensor_of(build.scale(keep, u), p), p, step="stabilised")
+    terms = [modified(t, layer, build) for t in found.contributions]
+    beside = with_bias(terms, rule.stabilizer.epsilon, layer, build)  # γp + ε
+    u = build.uneven(layer.z, 1 + found.gain / found.keep, step="size")  # u / k
+    size = build.op("Add", build.tensor_of(build.scale(found.keep, u), beside), beside, step="stabilised")
     if r.cofactor is None or r.gate != layer.z:
         return _by_side(rule, size, layer, r, build)
-    whole = Term(w=Modifier(Part.ALL, keep))
-    return _by_weight([(u, (whole,)), (layer.z, contributions)], size, layer, r.cofactor, build)
+    whole = modified(Term(w=Modifier(Part.ALL, found.keep)), layer, build)
+    return _by_weight([(u, [whole]), (layer.z, terms)], size, layer, r.cofactor, build)
+
+
+def _added(rule: LinearRule, layer: Linear) -> Added | None:
+    """What a rule of this form adds to the layer's output; None for other rules."""
+    found = {_of_one_side(share) for share in rule.shares}
+    return found.pop() if len(found) == 1 and len(rule.shares) == 2 and foldable(rule.stabilizer, layer) else None
+
+
+def _of_one_side(share: Share) -> Added | None:
+    """What one share adds, the same for both sides."""
+    if share.where == "everywhere" or not share.divide or share.weight != 1:
+        return None
+    parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
+    keep, gain = share.terms[0].w.keep, share.terms[0].w.gain
+    own, other = (Modifier(part, gain, keep) for part in parts)
+    if not keep or gain <= 0 or share.terms != (Term(POSITIVE, own, own), Term(NEGATIVE, other)):
+        return None
+    up, down = Modifier(Part.POSITIVE, gain), Modifier(Part.NEGATIVE, gain)
+    return Added(keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down)))
 
 
 def _by_weight(
-    products: Sequence[tuple[Value, Sequence[Term]]], size: Value, layer: Linear, c: Value, build: Builder
+    products: Sequence[tuple[Value, Sequence[Modified]]], size: Value, layer: Linear, c: Value, build: Builder
 ) -> Iterator[Pulled]:
     """v ⊙ c ⊘ size for each v, with its terms; c is divided once."""
     short = _is_short(layer)
@@ -51,7 +78,7 @@ def _by_weight(
     s = c if short else over(c, size, layer, build, waits=waits)
     for v, terms in products:
         part = build.op("Mul", v, s, step="r")
-        yield over(part, size, layer, build) if short else part, 1.0, [modified(t, layer, build) for t in terms]
+        yield over(part, size, layer, build) if short else part, 1.0, terms
 
 
 def _by_side(rule: LinearRule, size: Value, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
@@ -69,16 +96,3 @@ def _by_side(rule: LinearRule, size: Value, layer: Linear, r: Relevance, build: 
 def _is_short(layer: Linear) -> bool:
     """Whether what is divided by a size next to ε may be infinite, and so must be zero there before it is divided."""
     return layer.z.element_type == TensorProto.FLOAT16
-
-
-def _added(share: Share) -> tuple[float, float, tuple[Term, ...]] | None:
-    """k, γ and the terms of γp; None where the share is not of that form."""
-    if share.where == "everywhere" or not share.divide or share.weight != 1:
-        return None
-    parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
-    keep, gain = share.terms[0].w.keep, share.terms[0].w.gain
-    own, other = (Modifier(part, gain, keep) for part in parts)
-    if not keep or gain <= 0 or share.terms != (Term(POSITIVE, own, own), Term(NEGATIVE, other)):
-        return None
-    up, down = Modifier(Part.POSITIVE, gain), Modifier(Part.NEGATIVE, gain)
-    return keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down))
