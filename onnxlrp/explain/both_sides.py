@@ -3,11 +3,12 @@
     |stab(z′)| = u + γp + ε,    u = k·z for z > 0, (k + γ)·|z| for z < 0,
 
 p being the positive contributions, A(w⁺)x⁺ + A(w⁻)x⁻ + b⁺, since those of the other sign are z - p. Where R = z ⊙ c,
-what the shares pull back is the same by weight as it is by side,
+what the shares pull back is the same sorted by weight as it is by side,
 
-    R_x = x ⊙ A(k·w)ᵀ[u/k ⊙ s] + x⁺ ⊙ A(γw⁺)ᵀ[z ⊙ s] + x⁻ ⊙ A(γw⁻)ᵀ[z ⊙ s],    s = c ⊘ |stab(z′)|,
+    R_x = x ⊙ A(w)ᵀ[u ⊙ s] + x⁺ ⊙ A(γw⁺)ᵀ[z ⊙ s] + x⁻ ⊙ A(γw⁻)ᵀ[z ⊙ s],    s = c ⊘ |stab(z′)|,
 
-so that z is never taken apart: on the side z < 0 the two give γw⁺ - (k + γ)w = -(kw + γw⁻) beside x⁺.
+so that z is not taken apart. For z < 0 that is γw⁺ - (k + γ)w = -(kw + γw⁻) beside x⁺, a difference of what is up to
+γ/k times as large: not for a large γ, and not in float16.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
-from onnxlrp.explain.modify import Modified, modified
+from onnxlrp.explain.modify import Modified, Pulled, modified
 from onnxlrp.explain.quotient import foldable, is_rectified, over, restricted, with_bias
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Linear, Relevance
 from onnxlrp.rules.rule import NEGATIVE, POSITIVE, LinearRule, Modifier, Part, Share, Term
 
-Pulled = tuple[Value, float, Sequence[Modified]]  # s, the factor to take it with, and the terms whose adjoints take it
+MILD = 1.0  # γ/k up to which rounding is at most tripled
 
 
 @dataclass(frozen=True)
@@ -42,57 +43,69 @@ def both_sides(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) ->
         return None
     terms = [modified(t, layer, build) for t in found.contributions]
     beside = with_bias(terms, rule.stabilizer.epsilon, layer, build)  # γp + ε
-    u = build.uneven(layer.z, 1 + found.gain / found.keep, step="size")  # u / k
-    size = build.op("Add", build.tensor_of(build.scale(found.keep, u), beside), beside, step="stabilised")
-    if r.cofactor is None or r.gate != layer.z:
+    uneven = build.uneven(layer.z, 1 + found.gain / found.keep, step="size")
+    u = build.tensor_of(build.scale(found.keep, uneven), beside)
+    size = build.op("Add", u, beside, step="stabilised")
+    if _is_short(layer) or found.gain > MILD * found.keep or not _is_multiple(r, layer):
         return _by_side(rule, size, layer, r, build)
-    whole = modified(Term(w=Modifier(Part.ALL, found.keep)), layer, build)
-    return _by_weight([(u, [whole]), (layer.z, terms)], size, layer, r.cofactor, build)
+    return _by_weight([(u, [modified(Term(), layer, build)]), (layer.z, terms)], size, layer, r, build)
 
 
 def _added(rule: LinearRule, layer: Linear) -> Added | None:
     """What a rule of this form adds to the layer's output; None for other rules."""
+    if {s.where for s in rule.shares} != {"positive", "negative"} or not foldable(rule.stabilizer, layer):
+        return None
     found = {_of_one_side(share) for share in rule.shares}
-    return found.pop() if len(found) == 1 and len(rule.shares) == 2 and foldable(rule.stabilizer, layer) else None
+    return found.pop() if len(found) == 1 and len(rule.shares) == 2 else None
 
 
 def _of_one_side(share: Share) -> Added | None:
     """What one share adds, the same for both sides."""
-    if share.where == "everywhere" or not share.divide or share.weight != 1:
-        return None
     parts = (Part.POSITIVE, Part.NEGATIVE) if share.where == "positive" else (Part.NEGATIVE, Part.POSITIVE)
     keep, gain = share.terms[0].w.keep, share.terms[0].w.gain
     own, other = (Modifier(part, gain, keep) for part in parts)
-    if not keep or gain <= 0 or share.terms != (Term(POSITIVE, own, own), Term(NEGATIVE, other)):
+    whole = share.divide and share.weight == 1 and share.terms == (Term(POSITIVE, own, own), Term(NEGATIVE, other))
+    if not whole or keep <= 0 or gain <= 0:
         return None
     up, down = Modifier(Part.POSITIVE, gain), Modifier(Part.NEGATIVE, gain)
     return Added(keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down)))
 
 
 def _by_weight(
-    products: Sequence[tuple[Value, Sequence[Modified]]], size: Value, layer: Linear, c: Value, build: Builder
+    products: Sequence[tuple[Value, Sequence[Modified]]], size: Value, layer: Linear, r: Relevance, build: Builder
 ) -> Iterator[Pulled]:
-    """v ⊙ c ⊘ size for each v, with its terms; c is divided once."""
-    short = _is_short(layer)
-    waits = build.is_whole(c, build.facts.shape(layer.output))  # or c has size 1 along axes that z has
-    s = c if short else over(c, size, layer, build, waits=waits)
+    """v ⊙ c ⊘ size for each v, with its terms."""
+    s = _each_over(r, size, layer, build).cofactor
     for v, terms in products:
-        part = build.op("Mul", v, s, step="r")
-        yield over(part, size, layer, build) if short else part, 1.0, terms
+        yield build.tensor_of(build.mul(v, s, step="r"), v), 1.0, terms
 
 
 def _by_side(rule: LinearRule, size: Value, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
-    """±R ⊘ size where z > 0 and where z < 0."""
+    """±R ⊘ size where z > 0 and where z < 0: R is divided once and then taken apart; the other way round in float16,
+    where R ⊘ ε may be infinite beside z = 0."""
     short = _is_short(layer)
-    s = r if short else replace(r, value=over(r.value, size, layer, build), over_channels=None)
+    s = r if short else _each_over(r, size, layer, build)
     for share in rule.shares:
         part = restricted(share, layer, s, build)
         if part is not None:
-            sign = 1.0 if share.where == "positive" else -1.0
             terms = [modified(t, layer, build) for t in share.terms]
+            sign = 1.0 if share.where == "positive" else -1.0
             yield over(part, size, layer, build) if short else part, sign, terms
 
 
 def _is_short(layer: Linear) -> bool:
-    """Whether what is divided by a size next to ε may be infinite, and so must be zero there before it is divided."""
     return layer.z.element_type == TensorProto.FLOAT16
+
+
+def _is_multiple(r: Relevance, layer: Linear) -> bool:
+    """Whether R = z ⊙ c."""
+    return r.cofactor is not None and r.gate == layer.z
+
+
+def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
+    """R ⊘ z, in that of its forms which is read."""
+    if r.cofactor is not None and _is_multiple(r, layer):
+        # A cofactor may be equal, and of size 1, along axes that z has.
+        whole = build.is_whole(r.cofactor, build.facts.shape(layer.output))
+        return replace(r, cofactor=over(r.cofactor, z, layer, build, waits=whole))
+    return replace(r, value=over(r.value, z, layer, build))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from onnxlrp.explain.both_sides import Pulled, both_sides
-from onnxlrp.explain.modify import Modified, modified
+from onnxlrp.explain.both_sides import both_sides
+from onnxlrp.explain.modify import Modified, Pulled, modified
 from onnxlrp.explain.quotient import quotient
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.layers.registry import Inputs, Linear, Relevance
@@ -24,7 +24,8 @@ KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
     adjoints, pulls = list[tuple[Inputs, Inputs]](), list[_Pull]()
-    for s, factor, terms in both_sides(rule, layer, r, build) or _by_share(rule, layer, r, build):
+    pulled = both_sides(rule, layer, r, build)
+    for s, factor, terms in pulled if pulled is not None else _by_share(rule, layer, r, build):
         now, later = _adjoints([factor * term.sign for term in terms], layer, s, terms, build)
         adjoints, pulls = adjoints + now, pulls + later
     adjoints += _summed(layer, pulls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ class Modified:
     def is_plain(self, layer: Linear) -> bool:
         """Whether nothing is modified, so that A(w′)x′ + b′ is the layer's own output."""
         return self.x == layer.x and self.w == layer.w and self.b == layer.b
+
+
+Pulled = tuple[Value, float, Sequence[Modified]]  # s, the factor to take it with, and the terms whose adjoints take it
 
 
 @dataclass(frozen=True)

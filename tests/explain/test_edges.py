@@ -217,7 +217,7 @@ net ({X}, float[4, 3, 3, 3] w1, float[4] b1, float[4, 4, 3, 3] w2, float[4] b2, 
 
 @pytest.mark.parametrize("pool", ["GlobalAveragePool(z2)", "ReduceMean<axes = [2, 3], keepdims = 1>(z2)"])
 def test_gamma_before_an_average_over_all_positions(pool: str) -> None:
-    """Its relevance is the layer's output times one factor a channel, which is divided before it is taken apart."""
+    """Its relevance is the layer's output times one factor a channel, which is divided by what has all positions."""
     text = f"""
 net ({X}, float[8, 3, 3, 3] w1, float[8] b1, float[8, 8, 3, 3] w2, float[8] b2, float[8, 3] w3, float[3] b3)
   => (float[N, 3] logits) {{

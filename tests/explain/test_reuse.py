@@ -43,6 +43,7 @@ def convolutions(rule: str, layer: str, optimize: str, text: str = PLAIN) -> int
         ("epsilon", "conv2", 1, 1),
         ("zplus", "conv1", 3, 4),  # of x⁺ and of x⁻; adjoints side by side
         ("zplus", "conv2", 2, 4),  # x is never negative
+        ("gamma", "conv2", 2, 8),  # nor is z where R is not zero
     ],
 )
 def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -> None:
@@ -58,6 +59,30 @@ def test_gamma_is_sorted_by_weight_and_not_by_side() -> None:
     own = Counter(n.op_type for n in made.graph.node if n.name.startswith("lrp/conv4/"))
     assert own["Conv"] == 1 + 2
     assert not {"Max", "Clip", "Greater", "Less"} & own.keys()
+
+
+@pytest.mark.parametrize("gain", [0.25, 1, 1e3, 1e6])
+def test_gamma_of_a_sum_below_zero_by_its_bias(gain: float) -> None:
+    """All contributions are positive then, and of those γ times as large as w nothing is left."""
+    proto = network("""
+    net (float[N, 3, 2, 2] image, float[4, 3, 1, 1] w1, float[4] b1, float[2, 4, 2, 2] w2) => (float[N, 2] logits) {
+      [conv1] z = Conv<kernel_shape = [1, 1]>(image, w1, b1)
+      [conv2] y = Conv<kernel_shape = [2, 2]>(z, w2)
+      [flatten] logits = Flatten(y)
+    }""")
+    for tensor in proto.graph.initializer:
+        if tensor.name in ("w1", "b1"):
+            values = np.abs(numpy_helper.to_array(tensor)) * (1 if tensor.name == "w1" else -20)
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    x, rules = (
+        np.random.default_rng(0).uniform(0.1, 1, (2, 3, 2, 2)).astype(np.float32),
+        {"conv1": f"gamma({gain})", "conv2": "epsilon"},
+    )
+    found = explain(proto, x, [0, 1], rules=rules)["relevance"]
+    wide = onnxlrp.convert(of_type(proto, TensorProto.DOUBLE), rules=rules, optimize="none").model
+    feeds = {"image": x.astype(np.float64), "target": np.arange(2)}
+    (expected,) = ReferenceEvaluator(wide).run(["relevance"], feeds)
+    assert distance(found, expected) < 1e-6
 
 
 def strided(inputs: int, outputs: int) -> ModelProto:

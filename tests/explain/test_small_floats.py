@@ -99,8 +99,10 @@ net (float[N, 5, 3] image, float[3, 6] w1, float[6, 2] w2, float[2] b2) => (floa
     np.testing.assert_allclose(found.astype(np.float64), expected, rtol=0.05, atol=0.02 * np.abs(expected).max())
 
 
-def test_gamma_on_black_pixels() -> None:
-    """Where a unit and what stabilises it are next to nothing, relevance is not infinite times zero."""
+@pytest.mark.parametrize("gain", [0.25, 10, 1000])
+def test_gamma_on_black_pixels(gain: float) -> None:
+    """Where a unit and what stabilises it are next to nothing, relevance is not infinite times zero; nor is it where γ
+    times a unit is out of range."""
     text = """
 net (float[N, 3, 8, 8] image, float[4, 3, 3, 3] w1, float[4, 4, 3, 3] w2, float[16, 2] w3, float[2] b3)
   => (float[N, 2] logits) {
@@ -109,5 +111,7 @@ net (float[N, 3, 8, 8] image, float[4, 3, 3, 3] w1, float[4, 4, 3, 3] w2, float[
 }"""
     x = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float16)
     x[..., 3:] = 0
-    found = relevance(of_type(network(text), TensorProto.FLOAT16), x, composite="epsilon_gamma_box(low=-3, high=3)")
+    found = relevance(
+        of_type(network(text), TensorProto.FLOAT16), x, composite=f"epsilon_gamma_box(low=-3, high=3, gamma={gain})"
+    )
     assert np.isfinite(found).all() and np.abs(found).max() > 0
