@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from onnxlrp.explain.both_sides import both_sides
+from onnxlrp.explain.complements import complements
 from onnxlrp.explain.modify import Modified, Pulled, modified
 from onnxlrp.explain.quotient import quotient
 from onnxlrp.graph.build import Builder, One, Symbol, Value
@@ -24,8 +25,7 @@ KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
     adjoints, pulls = list[tuple[Inputs, Inputs]](), list[_Pull]()
-    pulled = both_sides(rule, layer, r, build)
-    for s, factor, terms in pulled if pulled is not None else _by_share(rule, layer, r, build):
+    for s, factor, terms in _pulled(rule, layer, r, build):
         now, later = _adjoints([factor * term.sign for term in terms], layer, s, terms, build)
         adjoints, pulls = adjoints + now, pulls + later
     adjoints += _summed(layer, pulls)
@@ -34,6 +34,15 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
         _relevance([(xs[i], c[i]) for xs, c in adjoints], x if x.name == name else None, name, vanish, build)
         for i, (x, name) in enumerate(zip(layer.x, layer.inputs, strict=True))
     )
+
+
+def _pulled(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
+    """What a rule's shares pull back, together where that takes less."""
+    for together in (both_sides, complements):
+        found = together(rule, layer, r, build)
+        if found is not None:
+            return found
+    return _by_share(rule, layer, r, build)
 
 
 def _by_share(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:

@@ -65,7 +65,7 @@ def _divided(
     """R ⊘ stab(z), R where the share holds."""
     side = _side(share, terms, layer, build)
     if foldable(stabilizer, layer) and side is not Sign.ANY and not any(t.is_plain(layer) for t in terms):
-        return over(relevance, _one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
+        return over(relevance, one_sided(terms, side, stabilizer.epsilon, layer, build), layer, build)
     if build.exact and share.between_bounds:
         terms = _from_output(terms, layer)
     z = build.tensor_of(_forward(terms, layer, layer.z, build), relevance)
@@ -165,7 +165,7 @@ def _sign(v: Symbol) -> Sign:
     return v.sign if isinstance(v, Value) else Sign.NONNEGATIVE
 
 
-def _one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Linear, build: Builder) -> Value:
+def one_sided(terms: Sequence[Modified], side: Sign, epsilon: float, layer: Linear, build: Builder) -> Value:
     """stab(z) for z on one side of zero, ε in the bias. Where z = 0 every share x′w′ is zero too, or R is: the sign of
     ε does not matter there."""
     sign = 1.0 if side is Sign.NONNEGATIVE else -1.0

@@ -44,6 +44,8 @@ def convolutions(rule: str, layer: str, optimize: str, text: str = PLAIN) -> int
         ("zplus", "conv1", 3, 4),  # of x⁺ and of x⁻; adjoints side by side
         ("zplus", "conv2", 2, 4),  # x is never negative
         ("gamma", "conv2", 2, 8),  # nor is z where R is not zero
+        ("alpha_beta(2, 1)", "conv2", 3, 8),  # z⁺ is z less z⁻
+        ("alpha_beta(2, 1)", "conv1", 4, 8),  # z⁻ of x⁺ and of x⁻; adjoints side by side
     ],
 )
 def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -> None:
@@ -109,7 +111,11 @@ def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
 
     one, two = operators("zplus"), operators("alpha_beta(alpha=2, beta=1)")
     assert (one["ConvTranspose"], one["Conv"]) == (1, 1)
-    assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (0, 4, 2)  # as many as for one
+    assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (
+        0,
+        3,
+        2,
+    )  # z⁻, two adjoints; as many put together as for one
 
 
 @pytest.mark.parametrize("channels", [6, 80])
