@@ -27,23 +27,26 @@ DOWN = (Term(POSITIVE, NEGATIVE, NEGATIVE), Term(NEGATIVE, POSITIVE))
 def complements(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled] | None:
     """What a rule of two such shares pulls back; None for other rules, and where R may be more than a multiple of
     relu(z)."""
-    fits = [s.terms for s in rule.shares] == [UP, DOWN] and all(
-        s.divide and s.where == "everywhere" for s in rule.shares
-    )
-    if not (fits and build.exact and is_rectified(r) and foldable(rule.stabilizer, layer)):
-        return None
-    return _of_both(rule, layer, r, build)
+    return _of_both(rule, layer, r, build) if build.exact and add_up(rule, layer, r) else None
+
+
+def add_up(rule: LinearRule, layer: Linear, r: Relevance) -> bool:
+    """Whether the rule's denominators add up to the layer's output, wherever R is not zero to relu(z)."""
+    divided = all(s.divide and s.where == "everywhere" for s in rule.shares)
+    fits = [s.terms for s in rule.shares] == [UP, DOWN] and divided
+    return fits and is_rectified(r) and foldable(rule.stabilizer, layer)
 
 
 def _of_both(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
-    """R ⊘ stab(z⁺) for the first share, and for the second R ⊘ |stab(z⁻)|, with its weights' signs reversed."""
+    """R ⊘ |stab(z⁻)| for the second share, with its weights' signs reversed, and R ⊘ stab(z⁺) for the first. In this
+    order ONNX Runtime comes to |z⁻| first, of an early layer before the scores."""
     up, down = rule.shares
     below = [modified(replace(t, w=_negative_of(t.w), b=_negative_of(t.b)), layer, build) for t in down.terms]
     n = one_sided(below, Sign.NONNEGATIVE, rule.stabilizer.epsilon, layer, build)
     assert r.gate is not None
     z = build.op("Add", r.gate, n, step="stabilised")
-    yield over(r.value, z, layer, build), up.weight, [modified(t, layer, build) for t in up.terms]
     yield over(r.value, n, layer, build), down.weight, below
+    yield over(r.value, z, layer, build), up.weight, [modified(t, layer, build) for t in up.terms]
 
 
 def _negative_of(m: Modifier) -> Modifier:

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
+from onnxlrp.explain.complements import add_up
 from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.blocks import fills_blocks
 from onnxlrp.graph.build import Builder, One, Value
@@ -44,7 +45,7 @@ class Summands:
             return layer
         if layer.output in self.spared and r.gate is not None:
             return self._without_one(layer, r.gate)
-        return replace(layer, early=True) if self._comes_before_the_sum(step) else layer
+        return replace(layer, early=True) if self._comes_before_the_sum(step, r) else layer
 
     def _without_one(self, layer: Linear, rest: Value) -> Linear:
         spared, facts = self.spared[layer.output], self.build.facts
@@ -55,13 +56,13 @@ class Summands:
                     self.overwritten.add(name)
         return replace(layer, x=tuple(rest if k == spared else x for k, x in enumerate(layer.x)))
 
-    def _comes_before_the_sum(self, step: Step) -> bool:
+    def _comes_before_the_sum(self, step: Step, r: Relevance) -> bool:
         """Whether a convolution alone reads what a sum overwrites, and its denominator, kept instead, is no larger. Not
         one of several denominators: the walk to the scores, and with it the sum, comes between the first and the
         others."""
         layer, facts = step.layer, self.build.facts
         x = layer.inputs[0]
-        if layer.kind != "convolution" or x not in self.overwritten or not _has_one_denominator(step):
+        if layer.kind != "convolution" or x not in self.overwritten or not _has_one_denominator(step, r):
             return False
         if len(facts.model.consumers[x]) > 2 or x in {o.name for o in facts.model.outputs}:
             return False
@@ -81,10 +82,13 @@ def _spared(plan: Plan, facts: Facts) -> dict[str, int]:
     return found
 
 
-def _has_one_denominator(step: Step) -> bool:
-    """Whether a step divides R once; one side of it and the other are divided as one."""
-    shares = step.rule.shares if isinstance(step.rule, LinearRule) else ()
-    return sum(s.divide and s.where == "everywhere" for s in shares) <= 1
+def _has_one_denominator(step: Step, r: Relevance) -> bool:
+    """Whether a step's denominators take one convolution: it divides R once, one side of it and the other as one, or
+    by two that add up to its output."""
+    rule, layer = step.rule, step.layer
+    if not isinstance(rule, LinearRule) or not isinstance(layer, Linear):
+        return True
+    return sum(s.divide and s.where == "everywhere" for s in rule.shares) <= 1 or add_up(rule, layer, r)
 
 
 def _is_plain_sum(layer: Layer, facts: Facts) -> bool:

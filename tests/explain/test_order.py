@@ -82,21 +82,22 @@ def test_denominators_wait_for_their_relevance(channels: int, composite: str, tm
 
 
 @pytest.mark.parametrize(
-    ("channels", "composite", "before"),
+    ("channels", "rule", "before"),
     [
-        (16, "epsilon_plus", True),
-        (16, "epsilon_plus_flat", True),
-        (16, "epsilon_alpha2_beta1_flat", False),  # two denominators
-        (32, "epsilon_plus", False),  # one that is larger than what it would be kept for
+        (16, "zplus", True),
+        (16, "alpha_beta(2, 1)", True),  # z⁻; z⁺ is made of it
+        (16, "alpha_beta(2, 1, bias=zero)", False),  # two denominators
+        (32, "zplus", False),  # one that is larger than what it would be kept for
+        (32, "alpha_beta(2, 1)", False),
     ],
 )
 def test_what_reads_a_summand_comes_before_the_sum_that_overwrites_it(
-    channels: int, composite: str, before: bool, tmp_path: Path
+    channels: int, rule: str, before: bool, tmp_path: Path
 ) -> None:
     """The block is summed within conv3, into the memory of the skip's tensor; conv2 reads that one, too, and so does
     its denominator."""
     proto = network(of_width(SKIP, channels))
-    order = executed(onnxlrp.convert(proto, composite=composite, preprocess="imagenet").model, tmp_path)
+    order = executed(onnxlrp.convert(proto, composite="epsilon_plus_flat", rules={"conv2": rule}).model, tmp_path)
     ran = [name for operator, name in order if operator in ("Conv", "FusedConv")]
     summed = [name for name in ran if not name.startswith("lrp/")][2]
     denominators = [name for name in ran if name.startswith("lrp/conv2/") and not name.startswith("lrp/conv2/c")]
