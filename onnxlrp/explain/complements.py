@@ -2,8 +2,10 @@
 
     z⁺ + z⁻ = A(w)x + b = z,    so    z⁺ = z + |z⁻|,
 
-where R vanishes with relu(z) a sum of what is not negative: it has the rounding of z, which is that of z⁺ at most, and
-takes no convolution. (The other way round, z⁻ = z - z⁺ may be all rounding.) With ε in the bias of |z⁻| it is in both:
+where R vanishes with relu(z) a sum of what is not negative: it has the rounding of z, which is one of numbers no larger
+than z⁺, and takes no convolution. (Where a normalisation is joined to a convolution, z may be further from A(w)x + b
+than that, by the rounding of what it subtracts; z⁺ of a convolution is as far from the z that the model has. The other
+way round, z⁻ = z - z⁺ may be all rounding.) With ε in the bias of |z⁻| it is in both:
 
     stab(z⁻) = -(|z⁻| + ε)    stab(z⁺) = relu(z) + (|z⁻| + ε)
 """
@@ -25,13 +27,12 @@ DOWN = (Term(POSITIVE, NEGATIVE, NEGATIVE), Term(NEGATIVE, POSITIVE))
 
 
 def complements(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled] | None:
-    """What a rule of two such shares pulls back; None for other rules, and where R may be more than a multiple of
-    relu(z)."""
-    return _of_both(rule, layer, r, build) if build.exact and add_up(rule, layer, r) else None
+    """What a rule of two such shares pulls back; None for other rules, and where R does not vanish with relu(z)."""
+    return _of_both(rule, layer, r, build) if build.exact and are_complements(rule, layer, r) else None
 
 
-def add_up(rule: LinearRule, layer: Linear, r: Relevance) -> bool:
-    """Whether the rule's denominators add up to the layer's output, wherever R is not zero to relu(z)."""
+def are_complements(rule: LinearRule, layer: Linear, r: Relevance) -> bool:
+    """Whether a rule's two denominators add up to relu(z), wherever R is not zero."""
     divided = all(s.divide and s.where == "everywhere" for s in rule.shares)
     fits = [s.terms for s in rule.shares] == [UP, DOWN] and divided
     return fits and is_rectified(r) and foldable(rule.stabilizer, layer)

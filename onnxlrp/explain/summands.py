@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
-from onnxlrp.explain.complements import add_up
+from onnxlrp.explain.complements import are_complements
 from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.blocks import fills_blocks
 from onnxlrp.graph.build import Builder, One, Value
@@ -88,7 +88,7 @@ def _has_one_denominator(step: Step, r: Relevance) -> bool:
     rule, layer = step.rule, step.layer
     if not isinstance(rule, LinearRule) or not isinstance(layer, Linear):
         return True
-    return sum(s.divide and s.where == "everywhere" for s in rule.shares) <= 1 or add_up(rule, layer, r)
+    return sum(s.divide and s.where == "everywhere" for s in rule.shares) <= 1 or are_complements(rule, layer, r)
 
 
 def _is_plain_sum(layer: Layer, facts: Facts) -> bool:

@@ -80,11 +80,31 @@ def test_gamma_of_a_sum_below_zero_by_its_bias(gain: float) -> None:
         np.random.default_rng(0).uniform(0.1, 1, (2, 3, 2, 2)).astype(np.float32),
         {"conv1": f"gamma({gain})", "conv2": "epsilon"},
     )
-    found = explain(proto, x, [0, 1], rules=rules)["relevance"]
+    assert distance(explain(proto, x, [0, 1], rules=rules)["relevance"], in_float64(proto, x, rules)) < 1e-6
+
+
+def test_alpha_beta_of_a_sum_below_zero() -> None:
+    """Far below: z⁺ would be nothing but the rounding of z and z⁻, were it their difference."""
+    proto = network("""
+    net (float[N, 3, 2, 2] image, float[4, 3, 1, 1] w1, float[2, 4, 2, 2] w2) => (float[N, 2] logits) {
+      [conv1] z = Conv<kernel_shape = [1, 1]>(image, w1)
+      [conv2] y = Conv<kernel_shape = [2, 2]>(z, w2)
+      [flatten] logits = Flatten(y)
+    }""")
+    for tensor in proto.graph.initializer:
+        if tensor.name == "w1":
+            values = np.abs(numpy_helper.to_array(tensor)) * np.float32([1e-5, -1, -1]).reshape(3, 1, 1)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    x = np.random.default_rng(0).uniform(0.1, 1, (2, 3, 2, 2)).astype(np.float32)
+    rules = {"conv1": "alpha_beta(2, 1, epsilon=1e-9)", "conv2": "epsilon"}
+    assert distance(explain(proto, x, [0, 1], rules=rules)["relevance"], in_float64(proto, x, rules)) < 1e-6
+
+
+def in_float64(proto: ModelProto, x: np.ndarray, rules: dict[str, str]) -> np.ndarray:
+    """The relevance of x for the classes 0, 1, … by the plain form of the rules."""
     wide = onnxlrp.convert(of_type(proto, TensorProto.DOUBLE), rules=rules, optimize="none").model
-    feeds = {"image": x.astype(np.float64), "target": np.arange(2)}
-    (expected,) = ReferenceEvaluator(wide).run(["relevance"], feeds)
-    assert distance(found, expected) < 1e-6
+    feeds = {"image": x.astype(np.float64), "target": np.arange(len(x))}
+    return ReferenceEvaluator(wide).run(["relevance"], feeds)[0]
 
 
 def strided(inputs: int, outputs: int) -> ModelProto:
@@ -111,11 +131,8 @@ def test_strided_adjoints_are_summed_before_they_are_put_together() -> None:
 
     one, two = operators("zplus"), operators("alpha_beta(alpha=2, beta=1)")
     assert (one["ConvTranspose"], one["Conv"]) == (1, 1)
-    assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (
-        0,
-        3,
-        2,
-    )  # z⁻, two adjoints; as many put together as for one
+    # |z⁻| and two adjoints, of which as many are put together as of one.
+    assert (two["ConvTranspose"], two["Conv"], two["Concat"]) == (0, 3, 2)
 
 
 @pytest.mark.parametrize("channels", [6, 80])
@@ -161,8 +178,4 @@ def test_a_large_bias_costs_no_precision(rule: str) -> None:
         if tensor.name in ("b1", "b2"):
             tensor.CopyFrom(numpy_helper.from_array(100 * numpy_helper.to_array(tensor), tensor.name))
     x, rules = images(), {"conv?": rule}
-    found = explain(proto, x, [0, 1, 2], rules=rules)["relevance"]
-    wide = onnxlrp.convert(of_type(proto, TensorProto.DOUBLE), rules=rules).model
-    feeds = {"image": x.astype(np.float64), "target": np.arange(3)}
-    (expected,) = ReferenceEvaluator(wide).run(["relevance"], feeds)
-    assert distance(found, expected) < 1e-5
+    assert distance(explain(proto, x, [0, 1, 2], rules=rules)["relevance"], in_float64(proto, x, rules)) < 1e-5
