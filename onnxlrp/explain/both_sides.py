@@ -13,12 +13,12 @@ so that z is not taken apart. For z < 0 that is γw⁺ - (k + γ)w = -(kw + γw�
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from onnx import TensorProto
 
-from onnxlrp.explain.modify import Modified, Pulled, modified
+from onnxlrp.explain.modify import Pulled, modified
 from onnxlrp.explain.quotient import foldable, is_rectified, over, restricted, with_bias
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.layers.registry import Linear, Relevance
@@ -36,7 +36,7 @@ class Added:
     contributions: tuple[Term, ...]
 
 
-def both_sides(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled] | None:
+def both_sides(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterable[Pulled] | None:
     """What a rule of this form pulls back; None for other rules, and where R vanishes on one of the sides."""
     found = _added(rule, layer) if build.exact and not is_rectified(r) else None
     if found is None:
@@ -46,9 +46,12 @@ def both_sides(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) ->
     uneven = build.uneven(layer.z, 1 + found.gain / found.keep, step="size")
     u = build.tensor_of(build.scale(found.keep, uneven), beside)
     size = build.op("Add", u, beside, step="stabilised")
-    if _is_short(layer) or found.gain > MILD * found.keep or not _is_multiple(r, layer):
+    c = r.cofactor_of(layer.z)
+    if c is None or _is_short(layer) or found.gain > MILD * found.keep:
         return _by_side(rule, size, layer, r, build)
-    return _by_weight([(u, [modified(Term(), layer, build)]), (layer.z, terms)], size, layer, r, build)
+    s = _cofactor_over(c, size, layer, build)
+    whole = [modified(Term(), layer, build)]
+    return [(build.op("Mul", v, s, step="r"), 1.0, pull) for v, pull in ((u, whole), (layer.z, terms))]
 
 
 def _added(rule: LinearRule, layer: Linear) -> Added | None:
@@ -71,15 +74,6 @@ def _of_one_side(share: Share) -> Added | None:
     return Added(keep, gain, (Term(POSITIVE, up, up), Term(NEGATIVE, down)))
 
 
-def _by_weight(
-    products: Sequence[tuple[Value, Sequence[Modified]]], size: Value, layer: Linear, r: Relevance, build: Builder
-) -> Iterator[Pulled]:
-    """v ⊙ c ⊘ size for each v, with its terms."""
-    s = _each_over(r, size, layer, build).cofactor
-    for v, terms in products:
-        yield build.tensor_of(build.mul(v, s, step="r"), v), 1.0, terms
-
-
 def _by_side(rule: LinearRule, size: Value, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
     """±R ⊘ size where z > 0 and where z < 0: R is divided once and then taken apart; the other way round in float16,
     where R ⊘ ε may be infinite beside z = 0."""
@@ -97,15 +91,14 @@ def _is_short(layer: Linear) -> bool:
     return layer.z.element_type == TensorProto.FLOAT16
 
 
-def _is_multiple(r: Relevance, layer: Linear) -> bool:
-    """Whether R = z ⊙ c."""
-    return r.cofactor is not None and r.gate == layer.z
+def _each_over(r: Relevance, size: Value, layer: Linear, build: Builder) -> Relevance:
+    """R ⊘ size, in that of its forms which is read."""
+    c = r.cofactor_of(layer.z)
+    if c is None:
+        return replace(r, value=over(r.value, size, layer, build))
+    return replace(r, cofactor=_cofactor_over(c, size, layer, build))
 
 
-def _each_over(r: Relevance, z: Value, layer: Linear, build: Builder) -> Relevance:
-    """R ⊘ z, in that of its forms which is read."""
-    if r.cofactor is not None and _is_multiple(r, layer):
-        # A cofactor may be equal, and of size 1, along axes that z has.
-        whole = build.is_whole(r.cofactor, build.facts.shape(layer.output))
-        return replace(r, cofactor=over(r.cofactor, z, layer, build, waits=whole))
-    return replace(r, value=over(r.value, z, layer, build))
+def _cofactor_over(c: Value, size: Value, layer: Linear, build: Builder) -> Value:
+    """c ⊘ size; c may be equal, and of size 1, along axes that the size has."""
+    return over(c, size, layer, build, waits=build.is_whole(c, build.facts.shape(layer.output)))

@@ -2,10 +2,8 @@
 
     z⁺ + z⁻ = A(w)x + b = z,    so    z⁺ = z + |z⁻|,
 
-where R vanishes with relu(z) a sum of what is not negative: it has the rounding of z, which is one of numbers no larger
-than z⁺, and takes no convolution. (Where a normalisation is joined to a convolution, z may be further from A(w)x + b
-than that, by the rounding of what it subtracts; z⁺ of a convolution is as far from the z that the model has. The other
-way round, z⁻ = z - z⁺ may be all rounding.) With ε in the bias of |z⁻| it is in both:
+which takes no convolution. Where R vanishes with relu(z), that is a sum of what is not negative, and as precise as z is
+beside z⁺. (The other way round, z⁻ = z - z⁺ may be nothing but rounding.) With ε in the bias of |z⁻| it is in both:
 
     stab(z⁻) = -(|z⁻| + ε)    stab(z⁺) = relu(z) + (|z⁻| + ε)
 """
@@ -32,7 +30,7 @@ def complements(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -
 
 
 def are_complements(rule: LinearRule, layer: Linear, r: Relevance) -> bool:
-    """Whether a rule's two denominators add up to relu(z), wherever R is not zero."""
+    """Whether a rule has two denominators, z⁺ and z⁻, and R vanishes with relu(z)."""
     divided = all(s.divide and s.where == "everywhere" for s in rule.shares)
     fits = [s.terms for s in rule.shares] == [UP, DOWN] and divided
     return fits and is_rectified(r) and foldable(rule.stabilizer, layer)

@@ -7,7 +7,7 @@ No rule and no operator is named here. What is known of signs, and of where R va
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from onnxlrp.explain.both_sides import both_sides
@@ -36,7 +36,7 @@ def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> 
     )
 
 
-def _pulled(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled]:
+def _pulled(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterable[Pulled]:
     """What a rule's shares pull back, together where that takes less."""
     for together in (both_sides, complements):
         found = together(rule, layer, r, build)

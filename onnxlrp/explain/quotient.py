@@ -4,6 +4,8 @@ z = A(1)1         is one number for all channels: their sum is divided, and spre
 z ≥ 0             stab(z) = z + ε, and ε goes into the layer's bias
 R = 0 for z ≤ 0   stab(z) = max(z, 0) + ε = max(z + ε, ε), or relu(z) + ε where the model computes relu(z) itself
 else              stab(z) = z + ε·sign(z)
+
+What two shares can have in common is in `both_sides` and `complements`.
 """
 
 from __future__ import annotations
@@ -98,8 +100,9 @@ def restricted(share: Share, layer: Linear, r: Relevance, build: Builder) -> Val
         return r.value
     if is_rectified(r):
         return None if share.where == "negative" else r.value
-    if r.cofactor is not None and r.gate == layer.z:  # R = z ⊙ c
-        part = build.mul(_part(share, layer, build), r.cofactor, step="r")
+    cofactor = r.cofactor_of(layer.z)
+    if cofactor is not None:
+        part = build.mul(_part(share, layer, build), cofactor, step="r")
         return part if isinstance(part, Value) else None
     zero = build.constant(0.0, layer.z)
     condition = build.op("Greater" if share.where == "positive" else "Less", layer.z, zero)

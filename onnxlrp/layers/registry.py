@@ -48,6 +48,10 @@ class Relevance:
         """Whether R is known to be zero wherever the tensor of this name is."""
         return self.gate is not None and self.gate.name == name
 
+    def cofactor_of(self, z: Value) -> Value | None:
+        """c, where R is known to be z ⊙ c."""
+        return self.cofactor if self.gate == z else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:

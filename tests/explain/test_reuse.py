@@ -14,6 +14,8 @@ import onnxlrp
 from .networks import CLOSE, PLAIN, RESIDUAL, distance, explain, images, network, of_type
 
 BOX = "zbox(low=-3, high=3)"
+RULES = [BOX, "epsilon(bias=zero)", "epsilon(0.1,stabilizer=norm,bias=zero)", "zplus", "gamma", "gamma(1e-3)",
+         "gamma(1e3)", "alpha_beta", "alpha_beta(3,2,bias=zero)", "alpha_beta(2,1,stabilizer=clip)"]  # fmt: skip
 
 # Two convolutions of what has both signs, summed: relevance does not vanish with the output of either.
 SIGNED = """
@@ -63,40 +65,34 @@ def test_gamma_is_sorted_by_weight_and_not_by_side() -> None:
     assert not {"Max", "Clip", "Greater", "Less"} & own.keys()
 
 
-@pytest.mark.parametrize("gain", [0.25, 1, 1e3, 1e6])
-def test_gamma_of_a_sum_below_zero_by_its_bias(gain: float) -> None:
-    """All contributions are positive then, and of those γ times as large as w nothing is left."""
+def two_layers(weights: tuple[float, ...], bias: float) -> ModelProto:
+    """Two convolutions without a relu, the first one's weights of given signs and sizes by input channel."""
     proto = network("""
     net (float[N, 3, 2, 2] image, float[4, 3, 1, 1] w1, float[4] b1, float[2, 4, 2, 2] w2) => (float[N, 2] logits) {
       [conv1] z = Conv<kernel_shape = [1, 1]>(image, w1, b1)
       [conv2] y = Conv<kernel_shape = [2, 2]>(z, w2)
       [flatten] logits = Flatten(y)
     }""")
+    factors = {"w1": np.float32(weights).reshape(3, 1, 1), "b1": np.float32(bias)}
     for tensor in proto.graph.initializer:
-        if tensor.name in ("w1", "b1"):
-            values = np.abs(numpy_helper.to_array(tensor)) * (1 if tensor.name == "w1" else -20)
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
-    x, rules = (
-        np.random.default_rng(0).uniform(0.1, 1, (2, 3, 2, 2)).astype(np.float32),
-        {"conv1": f"gamma({gain})", "conv2": "epsilon"},
-    )
-    assert distance(explain(proto, x, [0, 1], rules=rules)["relevance"], in_float64(proto, x, rules)) < 1e-6
-
-
-def test_alpha_beta_of_a_sum_below_zero() -> None:
-    """Far below: z⁺ would be nothing but the rounding of z and z⁻, were it their difference."""
-    proto = network("""
-    net (float[N, 3, 2, 2] image, float[4, 3, 1, 1] w1, float[2, 4, 2, 2] w2) => (float[N, 2] logits) {
-      [conv1] z = Conv<kernel_shape = [1, 1]>(image, w1)
-      [conv2] y = Conv<kernel_shape = [2, 2]>(z, w2)
-      [flatten] logits = Flatten(y)
-    }""")
-    for tensor in proto.graph.initializer:
-        if tensor.name == "w1":
-            values = np.abs(numpy_helper.to_array(tensor)) * np.float32([1e-5, -1, -1]).reshape(3, 1, 1)
+        if tensor.name in factors:
+            values = np.abs(numpy_helper.to_array(tensor)) * factors[tensor.name]
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights", "bias"),
+    [
+        # All contributions are positive, and of those γ times as large as w nothing is left.
+        *[(f"gamma({gain})", (1, 1, 1), -20) for gain in (0.25, 1, 1e3, 1e6)],
+        # z⁺ would be nothing but the rounding of z and z⁻, were it their difference.
+        ("alpha_beta(2, 1, epsilon=1e-9)", (1e-5, -1, -1), 0),
+    ],
+)
+def test_sums_below_zero_cost_no_precision(rule: str, weights: tuple[float, ...], bias: float) -> None:
+    proto, rules = two_layers(weights, bias), {"conv1": rule, "conv2": "epsilon"}
     x = np.random.default_rng(0).uniform(0.1, 1, (2, 3, 2, 2)).astype(np.float32)
-    rules = {"conv1": "alpha_beta(2, 1, epsilon=1e-9)", "conv2": "epsilon"}
     assert distance(explain(proto, x, [0, 1], rules=rules)["relevance"], in_float64(proto, x, rules)) < 1e-6
 
 
@@ -149,18 +145,7 @@ def test_a_square_weight_never_serves_both_a_convolution_and_its_transpose(chann
 
 
 @pytest.mark.parametrize("text", [PLAIN, RESIDUAL, SIGNED], ids=["behind relus", "and in a sum", "of both signs"])
-@pytest.mark.parametrize(
-    "rule",
-    [
-        BOX,
-        "epsilon(bias=zero)",
-        "epsilon(0.1,stabilizer=norm,bias=zero)",
-        "zplus",
-        "gamma",
-        "gamma(1e-3)",
-        "gamma(1e3)",
-    ],
-)
+@pytest.mark.parametrize("rule", RULES)
 def test_the_result_is_the_same(rule: str, text: str) -> None:
     """Where relevance vanishes with the relu behind a layer, and where it does not."""
     exact, none = (
