@@ -59,11 +59,13 @@ def propagate(
 
 def _sum(build: Builder, parts: Sequence[Relevance]) -> Relevance:
     """All relevance that reached a tensor; its gate is known where all parts agree on it, x ⊙ c + x ⊙ d is
-    x ⊙ (c + d)."""
+    x ⊙ (c + d). Without optimisation nothing but its value is."""
+    if not build.exact:
+        return Relevance(_total(build, [p.value for p in parts]))
     if len(parts) == 1:
         return parts[0]
     gates = {p.gate for p in parts}
-    gate = gates.pop() if len(gates) == 1 and build.exact else None
+    gate = gates.pop() if len(gates) == 1 else None
     cofactors = [p.cofactor for p in parts if p.cofactor is not None]
     if gate is not None and len(cofactors) == len(parts):
         cofactor = _total(build, cofactors)
@@ -108,5 +110,5 @@ def _activation(build: Builder, layer: Activation, rule: ActivationRule, r: Rele
     if rule.smooth is not None:
         x = build.tensor(layer.inputs[0])
         return build.op("Mul", result, build.op("Sigmoid", build.op("Mul", x, build.constant(rule.smooth, x))))
-    needless = build.exact and layer.rectifies and r.vanishes_with(layer.output)
+    needless = layer.rectifies and r.vanishes_with(layer.output)
     return layer.times_derivative(result) if rule.derivative and not needless else result

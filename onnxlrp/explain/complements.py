@@ -26,7 +26,7 @@ DOWN = (Term(POSITIVE, NEGATIVE, NEGATIVE), Term(NEGATIVE, POSITIVE))
 
 def complements(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Iterator[Pulled] | None:
     """What a rule of two such shares pulls back; None for other rules, and where R does not vanish with relu(z)."""
-    return _of_both(rule, layer, r, build) if build.exact and are_complements(rule, layer, r) else None
+    return _of_both(rule, layer, r, build) if are_complements(rule, layer, r) else None
 
 
 def are_complements(rule: LinearRule, layer: Linear, r: Relevance) -> bool:

@@ -124,7 +124,7 @@ def _relevance(
     if not isinstance(total, Value):
         return None
     kept = [(x, c) for x, c in cofactors if x is not None and c is not None]
-    factored = build.exact and own is not None and len(kept) == 1 and kept[0][0] == own
+    factored = own is not None and len(kept) == 1 and kept[0][0] == own
     cofactor = kept[0][1] if factored else None
     return Relevance(total, own if vanish or factored else None, cofactor if isinstance(cofactor, Value) else None)
 

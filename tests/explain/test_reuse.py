@@ -55,6 +55,14 @@ def test_convolutions_of_a_layer(rule: str, layer: str, exact: int, none: int) -
     assert convolutions(rule, layer, "none") == none
 
 
+def test_only_exact_knows_where_relevance_vanishes() -> None:
+    """Behind a relu epsilon divides by relu(z) + ε; without optimisation by z, guarded on both sides of zero."""
+    for level, divisor in (("exact", "a2"), ("none", "z2")):
+        made = onnxlrp.convert(network(PLAIN), rules={"conv2": "epsilon"}, optimize=level).model
+        read = {name for n in made.graph.node if n.name.startswith("lrp/conv2/") for name in n.input}
+        assert read & {"a2", "z2"} == {divisor}
+
+
 def test_gamma_is_sorted_by_weight_and_not_by_side() -> None:
     """p of x⁺ and of x⁻, the adjoint of w and, side by side, those of w⁺ and w⁻; and nothing takes z apart."""
     assert convolutions("gamma", "conv1", "exact", SIGNED) == 2 + 2
