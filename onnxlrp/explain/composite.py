@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from onnx import NodeProto
 
 from onnxlrp.errors import Problem, closest
-from onnxlrp.layers.registry import Layer
+from onnxlrp.layers.registry import Activation, Layer
 from onnxlrp.rules.rule import Rule
 
 WEIGHTED = ("convolution", "dense")
@@ -43,6 +43,7 @@ class Case:
     first     True for the first weighted layers only, last likewise
     depth     (low, high): the layer's depth is in low <= depth < high
     identity_skip  True for sums that have an identity skip, False for those that have none
+    relu      True for relus, False for what is none
     """
 
     rule: Rule
@@ -52,6 +53,7 @@ class Case:
     last: bool | None = None
     depth: tuple[float, float] | None = None
     identity_skip: bool | None = None
+    relu: bool | None = None
 
     def matches(self, place: Place) -> bool:
         """Whether the case holds for a layer."""
@@ -63,6 +65,7 @@ class Case:
             and (self.last is None or self.last == place.last)
             and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
             and (self.identity_skip is None or self.identity_skip == any(place.skips))
+            and (self.relu is None or self.relu == (isinstance(layer, Activation) and layer.rectifies))
         )
 
     def __str__(self) -> str:
@@ -70,6 +73,7 @@ class Case:
             {True: "first layer", False: "not the first layer", None: ""}[self.first],
             {True: "last layer", False: "not the last layer", None: ""}[self.last],
             " or ".join(self.kind),
+            {True: "relu", False: "not a relu", None: ""}[self.relu],
             f"matches {self.pattern}" if self.pattern else "",
             {True: "with an identity skip", False: "without identity skip", None: ""}[self.identity_skip],
             f"depth {self.depth[0]:g} to {self.depth[1]:g}" if self.depth else "",

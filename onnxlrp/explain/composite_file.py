@@ -64,6 +64,7 @@ ENTRIES: Mapping[str, tuple[Check, str]] = {
     "last": (_is_flag, "true or false"),
     "depth": (_is_range, "a pair of fractions, the lower one first, for example [0.0, 0.5]"),
     "identity_skip": (_is_flag, "true or false"),
+    "relu": (_is_flag, "true or false"),
 }
 
 
@@ -141,5 +142,5 @@ def _case(where: str, entry: dict[str, Any]) -> Case:
     raise_if_any(problems)
     low, high = entry.get("depth", (0.0, 0.0))
     depth = (float(low), float(high)) if "depth" in entry else None
-    flags = {key: entry.get(key) for key in ("first", "last", "identity_skip")}
+    flags = {key: entry.get(key) for key in ("first", "last", "identity_skip", "relu")}
     return Case(rule, kinds, entry.get("pattern", ""), depth=depth, **flags)

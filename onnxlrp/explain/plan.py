@@ -164,15 +164,21 @@ def unfit(layer: Layer, rule: Rule | None, facts: Facts) -> list[Problem]:
     if rule is None:
         return [Problem(str(layer), f"the composite has no rule for its kind ({layer.kind})", "give one with --rule")]
     fits = {
-        Activation: isinstance(rule, (PassRule, ActivationRule)),
+        Activation: isinstance(rule, (PassRule, ActivationRule)) and not _smooths_another(rule, layer),
         Diagonal: isinstance(rule, (LinearRule, PassRule)),
         Linear: isinstance(rule, LinearRule) or (isinstance(rule, PassRule) and _keeps_shape(layer, facts)),
         Special: isinstance(layer, Special) and layer.accepts(rule),
     }[type(layer)]
     if fits:
         return []
-    reason = f"the rule {rule} does not fit a layer of kind {layer.kind}"
-    return [Problem(str(layer), reason, "choose another with --rule; onnxlrp rules lists them")]
+    meant = "is for relus only" if _smooths_another(rule, layer) else f"does not fit a layer of kind {layer.kind}"
+    return [Problem(str(layer), f"the rule {rule} {meant}", "choose another with --rule; onnxlrp rules lists them")]
+
+
+def _smooths_another(rule: Rule, layer: Layer) -> bool:
+    """Whether a rule smooths a relu, and the layer is none."""
+    relu = isinstance(layer, Activation) and layer.rectifies
+    return isinstance(rule, ActivationRule) and rule.smooth is not None and not relu
 
 
 def _keeps_shape(layer: Layer, facts: Facts) -> bool:

@@ -12,14 +12,14 @@ from onnxlrp.rules.catalogue import Bounds
 from onnxlrp.rules.rule import Rule
 
 CONVOLUTION, DENSE = ("convolution",), ("dense",)
-LINEAR = ("convolution", "dense", "normalisation", "sum", "pooling")
+DIFFERENTIABLE = ("convolution", "dense", "normalisation", "sum", "pooling", "activation")
 POOLING = Case(catalogue.winner(), ("max pooling",))
 COMMON = (
     Case(catalogue.pass_(), ("activation", "normalisation")),
     Case(catalogue.norm(), ("sum", "pooling")),
     POOLING,
 )
-GRADIENT = (Case(catalogue.gradient(), LINEAR), POOLING)
+GRADIENT = (Case(catalogue.gradient(), DIFFERENTIABLE), POOLING)
 
 PRESETS: dict[str, Callable[..., Composite]] = {}
 DEFAULT = "epsilon_plus_flat"
@@ -124,7 +124,7 @@ def seed() -> Composite:
 @preset
 def gradient() -> Composite:
     """The plain derivative of the target's logit by the input."""
-    return Composite("gradient", (*GRADIENT, Case(catalogue.gradient(), ("activation",))), start="one-hot")
+    return Composite("gradient", GRADIENT, start="one-hot")
 
 
 @preset
@@ -136,19 +136,19 @@ def input_x_gradient() -> Composite:
 @preset
 def guided_backprop() -> Composite:
     """The derivative, with only positive relevance going back through a relu. Springenberg et al. 2015."""
-    return Composite("guided_backprop", (*GRADIENT, Case(catalogue.guided(), ("activation",))), start="one-hot")
+    return Composite("guided_backprop", (Case(catalogue.guided(), relu=True), *GRADIENT), start="one-hot")
 
 
 @preset
 def deconvnet() -> Composite:
     """The derivative, with [R]⁺ at each relu. Zeiler and Fergus 2014."""
-    return Composite("deconvnet", (*GRADIENT, Case(catalogue.deconvnet(), ("activation",))), start="one-hot")
+    return Composite("deconvnet", (Case(catalogue.deconvnet(), relu=True), *GRADIENT), start="one-hot")
 
 
 @preset
 def beta_smooth(beta: float = 10.0) -> Composite:
     """The derivative, with each relu's smoothed. Dombrowski et al. 2019."""
-    return Composite("beta_smooth", (*GRADIENT, Case(catalogue.beta_smooth(beta), ("activation",))), start="one-hot")
+    return Composite("beta_smooth", (Case(catalogue.beta_smooth(beta), relu=True), *GRADIENT), start="one-hot")
 
 
 def named(text: str) -> Composite:

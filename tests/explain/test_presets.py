@@ -86,6 +86,27 @@ def test_gradient_is_the_derivative(plain: Subject) -> None:
         assert np.allclose(found[(slice(None), *place)], slope, rtol=1e-3, atol=1e-4)
 
 
+OTHERS: dict[str, Rule] = {  # R f'(x)
+    "Tanh": lambda seen: [seen.r * (1 - seen.y**2)],
+    "Sigmoid": lambda seen: [seen.r * seen.y * (1 - seen.y)],
+    "LeakyRelu": lambda seen: [seen.r * np.where(seen.xs[0] > 0, 1, 0.01)],
+    "Elu": lambda seen: [seen.r * np.where(seen.xs[0] > 0, 1, seen.y + 1)],
+}
+
+
+@pytest.mark.parametrize("operator", OTHERS)
+@pytest.mark.parametrize("preset", GRADIENTS)
+def test_only_relus_have_a_rule_of_their_own(preset: str, operator: str) -> None:
+    """Guided backpropagation, DeconvNet and smoothed relus take the plain derivative of other activations."""
+    other = subject(network(PLAIN.replace("Relu(z1)", f"{operator}(z1)")), images())
+    expected = other.restated.relevance(other.x, other.hot, {**RESTATED[preset], **OTHERS})["image"]
+    expected = expected * other.x if preset == "input_x_gradient" else expected
+    assert distance(explain(other.proto, other.x, other.targets, composite=preset)["relevance"], expected) < CLOSE
+    rules = onnxlrp.convert(other.proto, composite=preset).plan.rules
+    assert rules["relu1"] == "gradient"
+    assert rules["relu2"] == str(named(preset).cases[0].rule)
+
+
 DEEP = (
     "deep (float[N, 3, 6, 6] a0, "
     + ", ".join(f"float[4, {4 if i else 3}, 3, 3] w{i}, float[4] b{i}" for i in range(5))
@@ -227,6 +248,12 @@ def test_a_rule_that_does_not_fit(rule: str, sentence: str) -> None:
     """A sentence with what would."""
     with pytest.raises(onnxlrp.OnnxLrpError, match=f"(?i){sentence}"):
         onnxlrp.convert(network(PLAIN), rules={"conv1": rule})
+
+
+def test_smoothing_is_for_relus() -> None:
+    """Of another activation it would be another function's derivative."""
+    with pytest.raises(onnxlrp.OnnxLrpError, match=r"relu1 \(Tanh\).*beta_smooth.*is for relus only"):
+        onnxlrp.convert(network(PLAIN.replace("Relu(z1)", "Tanh(z1)")), rules={"relu1": "beta_smooth"})
 
 
 def test_presets_are_found_by_name() -> None:
