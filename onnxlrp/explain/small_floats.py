@@ -5,6 +5,10 @@ homogeneous: k times the relevance that arrives, k > 0, leaves as k times as muc
 score starts enlarged, such that the score counts 256, or 256 times as much where it is below 1, and what it finds is
 made as much smaller. The first quotient, the score over itself, is then 256 at most. Other starts are divided by other
 scores, however small, and stay as they are.
+
+Quotients stay in proportion to what they divide, where that is the unit's value. What divides by contributions of one
+sign, where the other may have decided, finds R ⊘ ε, which is infinite, just where nothing contributes: infinite times
+0. Kept finite, that is 0 again.
 """
 
 from __future__ import annotations
@@ -13,23 +17,44 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
+from onnxlrp.explain.complements import UP
 from onnxlrp.explain.plan import Plan
+from onnxlrp.explain.quotient import is_rectified
 from onnxlrp.graph.build import Builder, Value
-from onnxlrp.layers.registry import Relevance
-from onnxlrp.rules.rule import LinearRule
+from onnxlrp.layers.registry import Linear, Relevance
+from onnxlrp.rules.rule import LinearRule, Modifier, Part, Share
 
-LARGEST = 256.0
+LARGEST, FINITE = 256.0, 65504.0
+ONE_SIGN = frozenset({Part.POSITIVE, Part.NEGATIVE})
 
 
 def spreads_in_float16(build: Builder, plan: Plan, start: str) -> bool:
-    """Whether a score is shared out on tensors of float16, by rules whose quotients stay in proportion to what they
-    divide: alpha_beta, which divides by contributions of one sign although the other may have decided, has quotients
-    that are as near to infinity as float16 can bear already."""
+    """Whether a score is shared out on tensors of float16, but not by alpha_beta: half of its quotients are as near to
+    infinity as float16 can bear already."""
     rules = [s.rule for s in plan.steps if isinstance(s.rule, LinearRule)]
     quotients = [sum(share.divide and share.where == "everywhere" for share in rule.shares) for rule in rules]
     divides = any(share.divide for rule in rules for share in rule.shares)
     types = {build.facts.element_type(s.layer.output) for s in plan.steps}
     return build.exact and start == "logit" and TensorProto.FLOAT16 in types and divides and max(quotients) < 2
+
+
+def may_overflow(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> bool:
+    """Whether a rule divides by less than what decides R, in float16: by contributions of one sign, unless they are all
+    of z⁺ and R vanishes with relu(z) ≤ z⁺."""
+    if not build.exact or layer.z.element_type != TensorProto.FLOAT16:
+        return False
+    divided = [s for s in rule.shares if s.divide and s.where == "everywhere" and _of_one_sign(s)]
+    return any(share.terms != UP or not is_rectified(r) for share in divided)
+
+
+def _of_one_sign(share: Share) -> bool:
+    """Whether a share leaves out weights of one of the signs, term by term."""
+    return all(isinstance(t.w, Modifier) and t.w.keep == 0 and t.w.part in ONE_SIGN for t in share.terms)
+
+
+def finite(build: Builder, a: Value, step: str) -> Value:
+    """a, and the largest number of float16 where a is infinite."""
+    return build.op("Clip", a, build.constant(-FINITE, a), build.constant(FINITE, a), step=step)
 
 
 def enlarged(build: Builder, first: Relevance, rank: int, together: bool) -> tuple[Relevance, Value]:

@@ -115,3 +115,26 @@ net (float[N, 3, 8, 8] image, float[4, 3, 3, 3] w1, float[4, 4, 3, 3] w2, float[
         of_type(network(text), TensorProto.FLOAT16), x, composite=f"epsilon_gamma_box(low=-3, high=3, gamma={gain})"
     )
     assert np.isfinite(found).all() and np.abs(found).max() > 0
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1", "excitation_backprop", "seed"])
+@pytest.mark.parametrize("behind", ["a2 = LeakyRelu(z2)", "sum = Add(z2, a1) a2 = Relu(sum)", "a2 = Relu(z2)"])
+def test_units_that_one_sign_decides(composite: str, behind: str) -> None:
+    """What contributes with the other sign is zero there, and relevance that is divided by it out of range."""
+    text = f"""
+net (float[N, 3, 6, 6] image, float[4, 3, 3, 3] w1, float[4] b1, float[4, 4, 1, 1] w2, float[4] b2, float[4, 2] w3,
+     float[2] b3) => (float[N, 2] logits) {{
+  z1 = Conv<pads = [1, 1, 1, 1]>(image, w1, b1) a1 = Relu(z1) z2 = Conv(a1, w2, b2) {behind}
+  g = GlobalAveragePool(a2) f = Flatten(g) logits = Gemm(f, w3, b3)
+}}"""
+    proto = network(text)
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("w2", "b2"):
+            values[0], values[1] = -abs(values[0]) - 0.25, abs(values[1]) + 0.25
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16).astype(np.float32), tensor.name))
+    x = np.random.default_rng(0).normal(size=(4, 3, 6, 6)).astype(np.float16)
+    expected = relevance(proto, x.astype(np.float32), composite=composite)
+    with np.errstate(over="ignore"):
+        found = relevance(of_type(proto, TensorProto.FLOAT16), x, composite=composite)
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
