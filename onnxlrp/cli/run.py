@@ -30,13 +30,24 @@ from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
 from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
 from onnxlrp.run.reading import metadata_of, read_model
-from onnxlrp.run.report import STYLES, Done, Origin, Wishes, parse_formats, summary_table, top_table, write_case
+from onnxlrp.run.report import (
+    STYLES,
+    Done,
+    Origin,
+    Wishes,
+    parse_formats,
+    summary_table,
+    top_table,
+    unlettered,
+    write_case,
+)
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.terminal import printable
 
 MOST_TABLES = 8  # pictures; above it, one line each
+SHOWN = 6  # names in a warning
 UNITS = 1000  # of the progress bar, a picture
 
 
@@ -126,6 +137,8 @@ def run(
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))
     _print_results(drawing_behind.results, paths, explainer)
+    if wishes.pages:
+        _warn_of_letters([done.case for done in drawing_behind.results], explainer)
 
 
 def _unreadable(path: Path) -> Sequence[Problem]:
@@ -261,6 +274,16 @@ def _batches(paths: list[Path], fitted: Fitted, size: int) -> Iterator[tuple[lis
         some.append(path)
         prepared.append(one)
     yield some, prepared
+
+
+def _warn_of_letters(cases: Sequence[Case], explainer: Explainer) -> None:
+    """Say on stderr which names the pictures do not show in full."""
+    names = unlettered(cases, explainer.labels)
+    if names:
+        more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        said = f"Warning: the pictures' font lacks letters of {', '.join(names[:SHOWN] + more)}."
+        instead = "There it shows the class's number, a letter without its accents, or ?."
+        click.echo(printable(f"{said} {instead}"), err=True)
 
 
 def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) -> None:

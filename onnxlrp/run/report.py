@@ -15,7 +15,7 @@ from onnxlrp import look
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import write_whole
-from onnxlrp.run.drawing import BETWEEN, LACKING, Heading, lettered, percent
+from onnxlrp.run.drawing import BETWEEN, LACKING, Heading, has_letters, lettered, percent
 from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
@@ -55,6 +55,11 @@ class Wishes:
     def pictures(self) -> int:
         """How many of them are drawn."""
         return sum(ending.endswith("png") for ending in self.endings)
+
+    @property
+    def pages(self) -> bool:
+        """Whether any of them has words on it."""
+        return self.layers or self.channels > 0 or ("png" in self.formats and self.style == "panel")
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,14 @@ def write_case(folder: Path, stem: str, case: Case, origin: Origin, layout: str,
     }
     files = [write_whole(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
     return Done(case.light(), files[0])
+
+
+def unlettered(cases: Sequence[Case], labels: Sequence[str] | None) -> list[str]:
+    """The classes and files that pages cannot name letter for letter."""
+    classes = {case.target: class_name(case.target, labels) for case in cases}
+    files = dict.fromkeys(case.path.name for case in cases)
+    said = [f"class {number} ({name})" for number, name in sorted(classes.items()) if not has_letters(name)]
+    return said + [name for name in files if not has_letters(name)]
 
 
 def top_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str] | None) -> str:

@@ -276,6 +276,20 @@ def test_a_name_in_letters_that_the_font_lacks_is_drawn_as_a_number(build: Calla
     assert [record(case, explainer, Wishes())["name"] for case in cases] == labels
 
 
+def test_names_that_pictures_do_not_show_in_full_are_told(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    model = explainer_file(metadata={"onnxlrp.labels": json.dumps(["кошка", "Katzenbär (weiß)", "mèo trắng"])})
+    chinese = pictures[0].rename(pictures[0].with_name("图.png"))
+    told = call(model, chinese, pictures[1], "-o", tmp_path / "a", "--target", "top3")
+    said = "Warning: the pictures' font lacks letters of class 0 (кошка), class 2 (mèo trắng), 图.png. There it shows"
+    assert told.stderr.startswith(said)
+    assert told.stderr.count("\n") == 1
+    for quiet in (["--style", "overlay"], ["--format", "npy"], ["--target", 1]):
+        given = pictures[1] if "--target" in quiet else chinese
+        assert call(model, given, "-o", tmp_path / str(quiet[1]), *quiet).stderr == ""
+
+
 def test_relevance_that_is_not_finite_is_a_run_error(
     explainer_file: Write, pictures: list[Path], tmp_path: Path
 ) -> None:
