@@ -15,7 +15,7 @@ from typing import Any
 import click
 import numpy as np
 
-from onnxlrp.cli.options import Place, Word, read_conditions
+from onnxlrp.cli.options import ONE_SIDED_SAID, Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.files import output_folder
@@ -76,7 +76,9 @@ class Model:
 @click.option("--device", type=Word(DEVICES), default="auto", show_default=True, help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures in one run of the model.")
 @click.option("--format", "formats", default="png", show_default=True, help="png, npy, json, separated by commas.")
-@click.option("--cmap", type=Word(NAMES), default=DEFAULT, show_default=True, help="Colours of relevance.")
+@click.option(
+    "--cmap", type=Word(NAMES), default=DEFAULT, show_default=True, help=f"Colours of relevance; {ONE_SIDED_SAID}."
+)
 @click.option("--style", type=Word(STYLES), default="panel", show_default=True, help="What a picture shows.")
 @click.option("--layers", is_flag=True, help="Also draw relevance at every tapped layer.")
 @click.option(

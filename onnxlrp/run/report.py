@@ -15,7 +15,7 @@ from onnxlrp import look
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import write_whole
-from onnxlrp.run.drawing import BETWEEN, LACKING, Heading, has_letters, lettered, percent
+from onnxlrp.run.drawing import BETWEEN, LACKING, UNSHOWN, Heading, has_letters, lettered, percent
 from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
@@ -155,7 +155,7 @@ def write_case(folder: Path, stem: str, case: Case, origin: Origin, layout: str,
     base = f"{stem}.{class_slugs(origin.labels, len(case.scores))[case.target]}"
 
     def on(note: str) -> Heading:
-        return heading(case, origin, wishes, note)
+        return heading(case, origin, wishes, note if look.is_diverging(wishes.cmap) else f"{note}, {UNSHOWN}")
 
     contents = {
         "png": lambda: png(draw(case, origin, layout, wishes)),

@@ -49,6 +49,25 @@ def test_sequential_maps_leave_negatives_at_zero(cmap: str) -> None:
     assert not look.is_diverging(cmap)
 
 
+@pytest.mark.parametrize(
+    ("cmap", "values", "caption", "lowest"),
+    [
+        ("hot", [[1.0, -2.0]], "Relevance, negative not shown", "≤ 0"),
+        ("gray", [[-1.0, -2.0]], "Relevance, negative not shown", "≤ 0"),
+        ("hot", [[1.0, 2.0]], "Relevance", "0"),
+        ("bwr", [[1.0, -2.0]], "Relevance", "−2.0"),
+        ("bwr", [[1.7e-4, 0.0]], "Relevance", "−1.7e−4"),
+    ],
+)
+def test_a_panel_says_where_negative_relevance_is_not_shown(
+    cmap: str, values: list[list[float]], caption: str, lowest: str, words: list[str]
+) -> None:
+    heatmap.panel(np.zeros((1, 2, 3), np.uint8), values, heatmap.Heading("cat"), cmap)
+    assert [w for w in words if w.startswith("Relevance")] == [caption]
+    assert words[-1] == lowest
+    assert all(map(has_letters, words))
+
+
 def test_tables_cannot_be_changed_and_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="read-only"):
         look.table("bwr")[0] = 0
