@@ -110,11 +110,11 @@ def draw(case: Case, origin: Origin, layout: str, wishes: Wishes) -> Image.Image
 def heading(case: Case, origin: Origin, wishes: Wishes, note: str = "") -> Heading:
     """A page's words: the class, its probability, and what it was made from."""
     rank = ranking(case.scores).index(case.target) + 1
-    place = f"class {case.target}, rank {rank} of {len(case.scores)}"
-    parts = [case.path.name, place, how(origin, wishes.method), note]
-    name = class_name(case.target, origin.labels)
+    name, number = class_name(case.target, origin.labels), class_name(case.target, None)
     if LACKING in lettered(name) and LACKING not in name:  # a name in another script: its number says more than boxes
-        name = class_name(case.target, None)
+        name = number
+    place = f"rank {rank} of {len(case.scores)}" if name == number else f"{number}, rank {rank} of {len(case.scores)}"
+    parts = [case.path.name, place, how(origin, wishes.method), note]
     subtitle = BETWEEN.join(part for part in parts if part)
     return Heading(name[:1].upper() + name[1:], float(case.probabilities[case.target]), subtitle)
 

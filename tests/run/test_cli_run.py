@@ -272,7 +272,9 @@ def test_a_name_in_letters_that_the_font_lacks_is_drawn_as_a_number(build: Calla
     explainer = Explainer(build(metadata={"onnxlrp.labels": json.dumps(labels)}), "cpu")
     prepared = [Prepared(np.ones((3, 8, 8), np.float32), np.zeros((8, 8, 3), np.uint8))]
     cases = list(explain_pictures(explainer, [Path("a.png")], prepared, [Choice(0), Choice(1), Choice(2)]))
-    assert [heading(case, explainer, Wishes()).title for case in cases] == ["Class 0", "Löwe", "What?"]
+    headings = [heading(case, explainer, Wishes()) for case in cases]
+    assert [h.title for h in headings] == ["Class 0", "Löwe", "What?"]
+    assert ["class" in h.subtitle for h in headings] == [False, True, True]  # its number is said once
     assert [record(case, explainer, Wishes())["name"] for case in cases] == labels
 
 
