@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from onnxlrp.cli.options import ONE_SIDED_SAID, Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
@@ -114,6 +115,7 @@ def run(
     """
     method = parse_method(method_text)
     wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
+    _refuse_idle(wishes)
     paths = find_images(images)
     opened = _open(
         model, (device, batch), method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0
@@ -150,6 +152,20 @@ def _unreadable(path: Path) -> Sequence[Problem]:
     except OnnxLrpError as error:
         return error.problems
     return ()
+
+
+def _refuse_idle(wishes: Wishes) -> None:
+    """Raise `OnnxLrpError` where it was said how pictures are to look, and there are none that would."""
+    said = click.get_current_context().get_parameter_source
+    idle = [("style", wishes.style)] * ("png" not in wishes.formats) + [("cmap", wishes.cmap)] * (not wishes.pictures)
+    reason = f"says how pictures look, and --format {','.join(wishes.formats)} draws none"
+    raise_if_any(
+        [
+            Problem(f"--{name} {value}", reason, f"add png to --format, or leave out --{name}")
+            for name, value in idle
+            if said(name) is not ParameterSource.DEFAULT
+        ]
+    )
 
 
 @contextlib.contextmanager

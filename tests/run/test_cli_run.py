@@ -163,6 +163,34 @@ def test_styles(explainer_file: Write, pictures: list[Path], tmp_path: Path, sty
     assert (image.size == (8, 8)) == (style != "panel")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--format", "json", "--style", "overlay"],
+            "--style overlay: says how pictures look, and --format json draws",
+        ),
+        (["--format", "npy", "--style", "panel"], "Add png to --format, or leave out --style."),
+        (["--format", "npy,json", "--cmap", "hot"], "--cmap hot: says how pictures look, and --format npy,json draws"),
+        (["--format", "json", "--layers", "--style", "heatmap"], "--style heatmap: "),
+    ],
+)
+def test_how_pictures_look_is_not_said_where_there_are_none(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, options: list[str], words: str
+) -> None:
+    refused(words, explainer_file(), pictures[0], "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sheet", [["--layers"], ["--format", "png"]])
+def test_colours_are_for_sheets_too(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, sheet: list[str], words: list[str]
+) -> None:
+    result = call(explainer_file(), pictures[0], "-o", tmp_path, "--format", "json", "--cmap", "hot", *sheet)
+    assert result.exit_code == 0, result.output
+    assert any("negative not shown" in w for w in words)
+
+
 def test_layers_draw_a_sheet_beside_the_picture(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert call(explainer_file(), pictures[0], "-o", out, "--target", 0, "--layers").exit_code == 0
