@@ -128,7 +128,7 @@ what_to_return = _all(
 how_pictures_enter = _all(
     click.option(
         "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
-        help="How a picture becomes the input; the options below change parts.",
+        help=f"How pixels become the input; the options below change parts. {PRESETS_SAID}",
     ),
     click.option("--mean", metavar="R,G,B", help="Subtracted from pixel / scale, one value or one a channel."),
     click.option("--std", metavar="R,G,B", help="Divides what is left, one value or one a channel."),

@@ -16,7 +16,7 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from onnxlrp.cli.options import ONE_SIDED_SAID, Place, Word, read_conditions
+from onnxlrp.cli.options import ONE_SIDED_SAID, PRESETS_SAID, Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.files import output_folder
@@ -91,7 +91,10 @@ class Model:
     "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
     help="Relevance passes only these channels of a layer (3,17,42).",
 )  # fmt: skip
-@click.option("--preprocess", type=Word(list(PREPROCESS_PRESETS)), help="How pixels become the model's input.")
+@click.option(
+    "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
+    help=f"How pixels become the model's input, instead of as the explainer says. {PRESETS_SAID}",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 def run(
     model: str,
