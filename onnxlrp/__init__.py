@@ -14,11 +14,10 @@ import os
 # ONNX Runtime's Linux wheels send telemetry unless told not to before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from onnxlrp import heatmap, layers
+from onnxlrp import attributors, heatmap, layers
 from onnxlrp.contract import Preprocessing, package_version
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 from onnxlrp.explain.convert import Conversion, convert
-from onnxlrp.run import attributors
 from onnxlrp.run.session import Explainer, Explanation
 
 __version__ = package_version()

@@ -30,12 +30,13 @@ _DIVERGING = {
     "coldnhot": ("#d8fbff", "#19b5ff", "#0a35c8", "#000000", "#c41a0a", "#ff9a12", "#fffbd0"),
     "seismic": ("#00004d", "#0000ff", "#ffffff", "#ff0000", "#800000"),
 }
-# Anchors evenly spaced from 0 to 1; what is negative has the colour of zero.
+# Anchors evenly spaced from 0 to 1; what is negative has the colour of zero, so that it is not shown.
 _SEQUENTIAL = {
     "hot": ("#000000", "#7a0c00", "#e63c00", "#ffa800", "#fff3a0", "#ffffff"),
     "gray": ("#000000", "#ffffff"),
 }
 NAMES: tuple[str, ...] = (*_DIVERGING, *_SEQUENTIAL)
+ONE_SIDED: tuple[str, ...] = tuple(_SEQUENTIAL)
 
 
 def is_diverging(name: str) -> bool:

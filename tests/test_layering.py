@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from onnxlrp.layers.registry import DEFINITIONS, defines
 
 PACKAGE = Path(__file__).parents[1] / "onnxlrp"
 
-# From the ground up. `onnxlrp` is the public front door (`__init__.py`, `heatmap.py`): what users import.
+# From the ground up. `onnxlrp` is the public front door (see FRONT_DOORS): what users import.
 ROOMS = (
     "errors",
     "files",
@@ -30,7 +32,7 @@ ROOMS = (
     "cli",
 )
 FRONT_DOOR = "onnxlrp"
-FRONT_DOORS = ("__init__.py", "heatmap.py")
+FRONT_DOORS = ("__init__.py", "attributors.py", "heatmap.py")
 BACK_DOORS = {"__main__.py": "cli"}  # `python -m onnxlrp`
 STRANGERS = {"graph": ("rules",), "rules": ("graph",)}  # below, and still none of its business
 
@@ -82,6 +84,13 @@ def test_imports_come_from_below(path: Path) -> None:
         if ROOMS.index(reached) > ROOMS.index(own) or reached in STRANGERS.get(own, ())
     ]
     assert not wrong, f"{own} may not import {wrong}"
+
+
+@pytest.mark.parametrize("module", ["onnxlrp", "onnxlrp.attributors", "onnxlrp.heatmap", "onnxlrp.layers"])
+def test_what_is_public_is_a_module_that_is_cheap_to_import(module: str) -> None:
+    """By its own name and by its names, and without the runtime, which takes longer to load than all the rest."""
+    script = f"import sys; import {module}; from {module} import *; sys.exit('onnxruntime' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)

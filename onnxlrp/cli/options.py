@@ -21,9 +21,14 @@ from onnxlrp.explain.render import RENDER
 from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES
 from onnxlrp.explain.target import STARTS, Target
 from onnxlrp.look import DEFAULT as COLOURS
-from onnxlrp.look import NAMES
+from onnxlrp.look import NAMES, ONE_SIDED
 
 Command = Callable[..., Any]
+ONE_SIDED_SAID = f"{' and '.join(ONE_SIDED)} do not show negative relevance"
+PRESETS_SAID = (
+    "imagenet: 0..1, then ImageNet's mean and std; unit: 0..1; caffe: BGR in 0..255, less ImageNet's mean; "
+    "none: 0..255 as they are."
+)
 PICTURE_OPTIONS = ("preprocess", "mean", "std", "scale", "size", "layout", "color_order")
 
 
@@ -114,7 +119,8 @@ what_to_return = _all(
     click.option("--heatmap", is_flag=True, help="Also return relevance summed over channels."),
     click.option("--render", metavar="STYLE", help=f"Also draw a picture, uint8 [N, H, W, 3]: {' or '.join(RENDER)}."),
     click.option(
-        "--cmap", metavar="NAME", default=COLOURS, show_default=True, help=f"Its colours: {', '.join(NAMES)}."
+        "--cmap", metavar="NAME", default=COLOURS, show_default=True,
+        help=f"Its colours: {', '.join(NAMES)}; {ONE_SIDED_SAID}.",
     ),
     click.option("--embed-preprocessing", is_flag=True, help="Take pixels, uint8 [N, H, W, 3] in RGB, as the input."),
 )  # fmt: skip
@@ -122,7 +128,7 @@ what_to_return = _all(
 how_pictures_enter = _all(
     click.option(
         "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
-        help="How a picture becomes the input; the options below change parts.",
+        help=f"How pixels become the input; the options below change parts. {PRESETS_SAID}",
     ),
     click.option("--mean", metavar="R,G,B", help="Subtracted from pixel / scale, one value or one a channel."),
     click.option("--std", metavar="R,G,B", help="Divides what is left, one value or one a channel."),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxlrp.cli.options import Place
+from onnxlrp.cli.options import PRESETS_SAID, Place
 from onnxlrp.contract import PREPROCESS_PRESETS
 from onnxlrp.deploy.page_export import export_page
 from onnxlrp.deploy.web_runtime import PACKAGE, VERSION
@@ -20,7 +20,10 @@ from onnxlrp.run.terminal import printable
     "--sample", "samples", multiple=True, metavar="IMAGE", type=Place(), help="A picture to offer; may be repeated."
 )
 @click.option("--title", metavar="TEXT", help="The page's heading.  [default: the explainer's name]")
-@click.option("--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)), help="Instead of what the explainer says.")
+@click.option(
+    "--preprocess", type=click.Choice(list(PREPROCESS_PRESETS)),
+    help=f"How pixels become the input, instead of as the explainer says. {PRESETS_SAID}",
+)  # fmt: skip
 @click.option("--webgpu/--no-webgpu", default=True, show_default=True, help="Bring the runtime for the GPU too (9 MB).")
 @click.option(
     "--runtime",

@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
-from onnxlrp.cli.options import Place, Word, read_conditions
+from onnxlrp.cli.options import ONE_SIDED_SAID, PRESETS_SAID, Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
 from onnxlrp.files import output_folder
@@ -30,13 +31,24 @@ from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
 from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
 from onnxlrp.run.reading import metadata_of, read_model
-from onnxlrp.run.report import STYLES, Done, Origin, Wishes, parse_formats, summary_table, top_table, write_case
+from onnxlrp.run.report import (
+    STYLES,
+    Done,
+    Origin,
+    Wishes,
+    parse_formats,
+    summary_table,
+    top_table,
+    unlettered,
+    write_case,
+)
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.terminal import printable
 
 MOST_TABLES = 8  # pictures; above it, one line each
+SHOWN = 6  # names in a warning
 UNITS = 1000  # of the progress bar, a picture
 
 
@@ -65,7 +77,9 @@ class Model:
 @click.option("--device", type=Word(DEVICES), default="auto", show_default=True, help="Where to run.")
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Pictures in one run of the model.")
 @click.option("--format", "formats", default="png", show_default=True, help="png, npy, json, separated by commas.")
-@click.option("--cmap", type=Word(NAMES), default=DEFAULT, show_default=True, help="Colours of relevance.")
+@click.option(
+    "--cmap", type=Word(NAMES), default=DEFAULT, show_default=True, help=f"Colours of relevance; {ONE_SIDED_SAID}."
+)
 @click.option("--style", type=Word(STYLES), default="panel", show_default=True, help="What a picture shows.")
 @click.option("--layers", is_flag=True, help="Also draw relevance at every tapped layer.")
 @click.option(
@@ -77,7 +91,10 @@ class Model:
     "--condition", "conditions", multiple=True, metavar="LAYER=CHANNELS",
     help="Relevance passes only these channels of a layer (3,17,42).",
 )  # fmt: skip
-@click.option("--preprocess", type=Word(list(PREPROCESS_PRESETS)), help="How pixels become the model's input.")
+@click.option(
+    "--preprocess", type=Word(list(PREPROCESS_PRESETS)),
+    help=f"How pixels become the model's input, instead of as the explainer says. {PRESETS_SAID}",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace results that exist.")
 def run(
     model: str,
@@ -101,6 +118,7 @@ def run(
     """
     method = parse_method(method_text)
     wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
+    _refuse_idle(wishes)
     paths = find_images(images)
     opened = _open(
         model, (device, batch), method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0
@@ -126,6 +144,8 @@ def run(
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))
     _print_results(drawing_behind.results, paths, explainer)
+    if wishes.pages:
+        _warn_of_letters([done.case for done in drawing_behind.results], explainer)
 
 
 def _unreadable(path: Path) -> Sequence[Problem]:
@@ -135,6 +155,20 @@ def _unreadable(path: Path) -> Sequence[Problem]:
     except OnnxLrpError as error:
         return error.problems
     return ()
+
+
+def _refuse_idle(wishes: Wishes) -> None:
+    """Raise `OnnxLrpError` where it was said how pictures are to look, and there are none that would."""
+    said = click.get_current_context().get_parameter_source
+    idle = [("style", wishes.style)] * ("png" not in wishes.formats) + [("cmap", wishes.cmap)] * (not wishes.pictures)
+    reason = f"says how pictures look, and --format {','.join(wishes.formats)} draws none"
+    raise_if_any(
+        [
+            Problem(f"--{name} {value}", reason, f"add png to --format, or leave out --{name}")
+            for name, value in idle
+            if said(name) is not ParameterSource.DEFAULT
+        ]
+    )
 
 
 @contextlib.contextmanager
@@ -261,6 +295,16 @@ def _batches(paths: list[Path], fitted: Fitted, size: int) -> Iterator[tuple[lis
         some.append(path)
         prepared.append(one)
     yield some, prepared
+
+
+def _warn_of_letters(cases: Sequence[Case], explainer: Explainer) -> None:
+    """Say on stderr which names the pictures do not show in full."""
+    names = unlettered(cases, explainer.labels)
+    if names:
+        more = [f"and {len(names) - SHOWN} more"] if len(names) > SHOWN else []
+        said = f"Warning: the pictures' font lacks letters of {', '.join(names[:SHOWN] + more)}."
+        instead = "There it shows the class's number, a letter without its accents, or ?."
+        click.echo(printable(f"{said} {instead}"), err=True)
 
 
 def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) -> None:

@@ -62,7 +62,7 @@ def convert(source: str | os.PathLike[str] | ModelProto, **options: Unpack[Keywo
     targets_per_input  K: `target` is [N, K], `relevance` [N, K, …], and the model still runs once
     heatmap      add the output `heatmap` [N, H, W]: relevance summed over channels
     render       "heatmap" or "overlay": add the output `render`, uint8 [N, H, W, 3], which the graph draws
-    cmap         its colours, one of `onnxlrp.look.NAMES`
+    cmap         its colours, one of `onnxlrp.look.NAMES`; "hot" and "gray" do not show negative relevance
     embed_preprocessing  make `pixels`, uint8 [N, H, W, 3] in RGB, the input, and relevance that of the pixels
     preprocess   how a picture becomes the input: a Preprocessing or a preset's name; into the metadata
     labels       the class names, likewise

@@ -175,6 +175,9 @@ class Options:
         """Options that exclude each other."""
         found = []
         many, fed = self.targets_per_input, self.start == "fed"
+        if self.cmap != look.DEFAULT and not self.render:
+            reason = "colours a picture, and the graph draws none"
+            found.append(Problem(f"--cmap {self.cmap}", reason, "add --render heatmap or overlay, or leave it out"))
         if many is not None and many < 1:
             found.append(Problem(f"--targets-per-input {many}", "is not a positive number", "leave it out for one"))
         if many is not None and (self.target != "input" or fed):

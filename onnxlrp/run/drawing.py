@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,19 +22,22 @@ MARGIN = 6 * UNIT
 GAP = 3 * UNIT
 
 BETWEEN = "  ·  "  # the parts of a subtitle
-INSTEAD = {"×": "x", "−": "-", "–": "-", "—": "-", "ß": "ss"}
 LACKING = "?"
+UNSHOWN = "negative not shown"  # of colours that begin at zero
 
 INK, MUTED, LINE = (24, 28, 36), (112, 119, 132), (222, 225, 230)
 TITLE, SUBTITLE, CAPTION, SMALL, TINY = 30, 16, 16, 14, 12
 LEADING = SUBTITLE + UNIT  # from line to line
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+FONT = Path(__file__).with_name("Aileron-Regular.ttf")  # whole; Pillow's own is the ASCII part of it
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The words of a page: the class explained, its probability in 0..1 (None: not shown), and a line below."""
+    """The words of a page: the class explained, its probability in 0..1 (None: not shown), and a line below.
+
+    They are drawn in Latin letters; see `lettered` for others.
+    """
 
     title: str
     probability: float | None = None
@@ -92,9 +97,12 @@ def paste_framed(page: Image.Image, tile: Image.Image, corner: tuple[int, int]) 
 
 
 @functools.cache
-def font(size: int) -> Font:
-    """Pillow's own font at a height in pixels. It has ASCII and a few quotes and dots; see `lettered`."""
-    return ImageFont.load_default(size=size)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font at a height in pixels. It has the Latin letters of Europe and the signs − × ≤; see `lettered`.
+
+    Set without Raqm, which Pillow does not have everywhere: the same words give the same picture.
+    """
+    return ImageFont.truetype(FONT, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @functools.cache
@@ -105,20 +113,32 @@ def has_letter(character: str) -> bool:
 
 
 def lettered(text: str) -> str:
-    """The text in the letters that the font has: without accents, and with a question mark for each that it lacks."""
+    """The text in the letters that the font has: one that it lacks goes without its accents, or is a question mark."""
     if text.isascii() and text.isprintable():
         return text
-    known = (c if has_letter(c) else INSTEAD.get(c) or unicodedata.normalize("NFKD", c) for c in text)
+    composed = unicodedata.normalize("NFC", text)
+    known = (c if has_letter(c) else unicodedata.normalize("NFKD", c) for c in composed)
     plain = "".join(c for c in "".join(known) if not unicodedata.combining(c))
     return "".join(c if has_letter(c) else LACKING for c in plain)
 
 
-def text_width(text: str, font: Font) -> int:
+def has_letters(text: str) -> bool:
+    """Whether the text is drawn letter for letter."""
+    drawn, meant = (unicodedata.normalize("NFKC", t) for t in (lettered(text), text))
+    return drawn == meant
+
+
+def printed(number: str) -> str:
+    """A number as Python writes it, in the signs of print: "-1.7e-04" is "−1.7e−4"."""
+    return re.sub(r"e\+?(-?)0*", r"e\1", number).replace("-", "−")
+
+
+def text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
     """The width of a text in pixels."""
     return math.ceil(font.getlength(text))
 
 
-def shortened(text: str, font: Font, width: int, tail: bool = False) -> str:
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: int, tail: bool = False) -> str:
     """`text` as `lettered`, its end left out where it is wider than `width` pixels; with `tail` its beginning."""
     text = lettered(text)
     if text_width(text, font) <= width:

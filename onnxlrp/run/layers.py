@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from onnxlrp.look import DEFAULT
-from onnxlrp.run.drawing import Heading
+from onnxlrp.run.drawing import Heading, printed
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.sheet import Row, Tile, channel_sheet, contact_sheet
@@ -76,10 +76,15 @@ def _is_vector(shape: tuple[int, ...]) -> bool:
 
 
 def draw_layers(case: Case, layout: str, heading: Heading, cmap: str = DEFAULT) -> Image.Image:
-    """The picture, its relevance and that of every tapped layer, each on its own scale."""
-    tiles = [Tile("image", case.shown, " x ".join(map(str, case.shown.shape[1::-1])) + " pixels")]
+    """The picture, its relevance and that of every tapped layer, each on its own scale.
+
+    The scores are left out where all relevance is that of one class: it starts there, which the heading says.
+    """
+    tiles = [Tile("image", case.shown, " × ".join(map(str, case.shown.shape[1::-1])) + " pixels")]
     tiles.append(Tile("relevance", as_map(case.relevance, layout), _note(case.relevance)))
     for layer in layers_of(case):
+        if layer.values.shape == case.scores.shape and np.count_nonzero(layer.values) == 1:
+            continue
         flat = layer.values.ndim == 1
         values = layer.values if flat else as_map(layer.values, _layout(layer.values.shape))
         tiles.append(Tile(layer.title, values, _note(layer.values)))
@@ -105,13 +110,16 @@ def _rows(layers: Sequence[Layer], count: int) -> Iterator[Row]:
         channels = layer.channels
         if channels is None or channels.ndim != 3 or len(channels) == 1:
             continue
-        tiles = [Tile(f"channel {c}", channels[c], f"{100 * share:+.0f} %") for c, share in layer.most_relevant(count)]
+        tiles = [
+            Tile(f"channel {c}", channels[c], f"{printed(f'{100 * share:+.0f}')} %")
+            for c, share in layer.most_relevant(count)
+        ]
         yield Row(layer.title, _note(layer.values), Tile("all channels", channels.sum(axis=0)), tiles)
 
 
 def _note(values: Array) -> str:
-    """The shape and the sum. Pillow's own font has no multiplication sign."""
-    return f"{' x '.join(map(str, values.shape))}    sum {float(values.sum(dtype=np.float64)):+#.3g}"
+    """The shape and the sum."""
+    return f"{' × '.join(map(str, values.shape))}    sum {printed(f'{values.sum(dtype=np.float64):+#.3g}')}"
 
 
 def _layout(shape: tuple[int, ...]) -> str:

@@ -22,12 +22,14 @@ from onnxlrp.run.drawing import (
     MUTED,
     SMALL,
     UNIT,
+    UNSHOWN,
     Heading,
     draw_heading,
     enlarged_map,
     font,
     heading_height,
     paste_framed,
+    printed,
     text_width,
 )
 from onnxlrp.run.heatmap import PERCENTILE, blended, colour, normalise, softened
@@ -45,21 +47,26 @@ def panel(
 ) -> Image.Image:
     """The picture `shown` uint8 [H, W, 3], its relevance [H, W] and the overlay side by side with a colour bar.
 
-    An RGB image. Raises `OnnxLrpError` where the sizes differ, values are not finite or `cmap` is unknown.
+    An RGB image, which says so where `cmap` begins at zero and there is negative relevance. Raises `OnnxLrpError` where
+    the sizes differ, values are not finite or `cmap` is unknown.
     """
     scaled = normalise(relevance, percentile)
     if shown.shape[:2] != scaled.values.shape:
         reason = f"has the size {list(shown.shape[:2])}, the relevance {list(scaled.values.shape)}"
         raise OnnxLrpError(Problem("the picture", reason, "resize it to the model's input"))
+    unshown = not is_diverging(cmap) and bool(np.any(scaled.values < 0))
     width, height = _tile_size(shown.shape[1], shown.shape[0])
     soft = enlarged_map(softened(scaled.values), (width, height), Image.Resampling.BICUBIC)
     picture = Image.fromarray(shown).resize((width, height), Image.Resampling.BICUBIC)
     tiles = [
         ("Image", picture),
-        ("Relevance", Image.fromarray(colour(enlarged_map(scaled.values, (width, height)), cmap))),
+        (
+            f"Relevance, {UNSHOWN}" if unshown else "Relevance",
+            Image.fromarray(colour(enlarged_map(scaled.values, (width, height)), cmap)),
+        ),
         ("Overlay", Image.fromarray(blended(np.asarray(picture), soft, cmap))),
     ]
-    ticks = _ticks(scaled.limit, cmap)
+    ticks = _ticks(scaled.limit, cmap, unshown)
     bar_width = BAR + UNIT + max(text_width(text, font(SMALL)) for _, text in ticks)
     pitch = GAP + max(width, *(text_width(caption, font(CAPTION)) for caption, _ in tiles))
     page_width = 2 * MARGIN + len(tiles) * pitch + bar_width
@@ -82,11 +89,11 @@ def _tile_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _ticks(limit: float, cmap: str) -> list[tuple[float, str]]:
-    """Where (0 at the bottom, 1 at the top) and what the colour bar says. Pillow's own font has no true minus."""
+def _ticks(limit: float, cmap: str, unshown: bool) -> list[tuple[float, str]]:
+    """Where (0 at the bottom, 1 at the top) and what the colour bar says; `unshown`: some relevance is below it."""
     if is_diverging(cmap):
-        return [(1.0, f"+{_number(limit)}"), (0.5, "0"), (0.0, f"-{_number(limit)}")]
-    return [(1.0, f"+{_number(limit)}"), (0.0, "0")]
+        return [(1.0, f"+{_number(limit)}"), (0.5, "0"), (0.0, f"−{_number(limit)}")]
+    return [(1.0, f"+{_number(limit)}"), (0.0, "≤ 0" if unshown else "0")]
 
 
 def _number(value: float) -> str:
@@ -94,7 +101,7 @@ def _number(value: float) -> str:
     if 0.001 <= value < 10000:
         digits = max(0, 1 - math.floor(math.log10(value)))
         return f"{value:.{digits}f}"
-    return f"{value:.1e}"
+    return printed(f"{value:.1e}")
 
 
 def _draw_bar(

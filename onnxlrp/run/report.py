@@ -15,7 +15,7 @@ from onnxlrp import look
 from onnxlrp.contract import package_version
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.files import write_whole
-from onnxlrp.run.drawing import BETWEEN, LACKING, Heading, lettered, percent
+from onnxlrp.run.drawing import BETWEEN, LACKING, UNSHOWN, Heading, has_letters, lettered, percent
 from onnxlrp.run.encoding import npy, png
 from onnxlrp.run.explaining import Case
 from onnxlrp.run.heatmap import as_map, heatmap, overlay
@@ -55,6 +55,11 @@ class Wishes:
     def pictures(self) -> int:
         """How many of them are drawn."""
         return sum(ending.endswith("png") for ending in self.endings)
+
+    @property
+    def pages(self) -> bool:
+        """Whether any of them has words on it."""
+        return self.layers or self.channels > 0 or ("png" in self.formats and self.style == "panel")
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,11 @@ def draw(case: Case, origin: Origin, layout: str, wishes: Wishes) -> Image.Image
 def heading(case: Case, origin: Origin, wishes: Wishes, note: str = "") -> Heading:
     """A page's words: the class, its probability, and what it was made from."""
     rank = ranking(case.scores).index(case.target) + 1
-    place = f"class {case.target}, rank {rank} of {len(case.scores)}"
-    parts = [case.path.name, place, how(origin, wishes.method), note]
-    name = class_name(case.target, origin.labels)
+    name, number = class_name(case.target, origin.labels), class_name(case.target, None)
     if LACKING in lettered(name) and LACKING not in name:  # a name in another script: its number says more than boxes
-        name = class_name(case.target, None)
+        name = number
+    place = f"rank {rank} of {len(case.scores)}" if name == number else f"{number}, rank {rank} of {len(case.scores)}"
+    parts = [case.path.name, place, how(origin, wishes.method), note]
     subtitle = BETWEEN.join(part for part in parts if part)
     return Heading(name[:1].upper() + name[1:], float(case.probabilities[case.target]), subtitle)
 
@@ -150,7 +155,7 @@ def write_case(folder: Path, stem: str, case: Case, origin: Origin, layout: str,
     base = f"{stem}.{class_slugs(origin.labels, len(case.scores))[case.target]}"
 
     def on(note: str) -> Heading:
-        return heading(case, origin, wishes, note)
+        return heading(case, origin, wishes, note if look.is_diverging(wishes.cmap) else f"{note}, {UNSHOWN}")
 
     contents = {
         "png": lambda: png(draw(case, origin, layout, wishes)),
@@ -161,6 +166,14 @@ def write_case(folder: Path, stem: str, case: Case, origin: Origin, layout: str,
     }
     files = [write_whole(folder / f"{base}.{ending}", contents[ending]()) for ending in wishes.endings]
     return Done(case.light(), files[0])
+
+
+def unlettered(cases: Sequence[Case], labels: Sequence[str] | None) -> list[str]:
+    """The classes and files that pages cannot name letter for letter."""
+    classes = {case.target: class_name(case.target, labels) for case in cases}
+    files = dict.fromkeys(case.path.name for case in cases)
+    said = [f"class {number} ({name})" for number, name in sorted(classes.items()) if not has_letters(name)]
+    return said + [name for name in files if not has_letters(name)]
 
 
 def top_table(cases: Sequence[Case], files: Sequence[Path], labels: Sequence[str] | None) -> str:

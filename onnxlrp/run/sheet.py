@@ -35,8 +35,11 @@ from onnxlrp.run.drawing import (
 )
 from onnxlrp.run.heatmap import PERCENTILE, as_map, colour, normalise
 
+TALLEST = 1.5  # times its width, a sheet of channels
 TILE = 176  # pixels of a layer's longer side
 CHANNEL_TILE = 128
+NARROWEST = 52 * UNIT  # a layer of a channel sheet: its name and note want room
+BETWEEN_ROWS = GAP + UNIT
 MOST_BARS = 64
 UNUSED = (244, 245, 247)  # squares of a grid that stand for nothing
 BAR_STRENGTH = 0.6  # a bar's height says how much, its colour only the sign
@@ -90,36 +93,56 @@ def contact_sheet(
 def channel_sheet(
     rows: Sequence[Row], heading: Heading | None = None, cmap: str = DEFAULT, percentile: float = PERCENTILE
 ) -> Image.Image:
-    """Layers below one another, each with the map of all its channels and then chosen ones; an RGB image.
+    """Layers in order, down and then right, each with the map of all its channels and then chosen ones; an RGB image.
 
     The chosen channels of a layer share one scale, so that they can be compared. Raises as `contact_sheet`.
     """
     if not rows:
         reason = "no tapped layer has channels with pixels"
         raise OnnxLrpError(Problem("channel sheet", reason, "convert with --tap all"))
-    columns = 1 + max(len(row.channels) for row in rows)
-    drawn = [
-        [_drawn(row.whole.values, CHANNEL_TILE, cmap, percentile), *_alike(row.channels, cmap, percentile)]
-        for row in rows
-    ]
-    label, name = TINY + UNIT, SMALL + UNIT
-    heights = [name + label + max(d.height for d in line) for line in drawn]
-    gap = GAP + UNIT
-    width = columns * (CHANNEL_TILE + 2 * UNIT) - 2 * UNIT + GAP
-    page = _page((width, sum(heights) + (len(heights) - 1) * gap), heading)
-    draw = ImageDraw.Draw(page)
-    top = page.height - MARGIN - sum(heights) - (len(heights) - 1) * gap
-    for row, line, height in zip(rows, drawn, heights, strict=True):
-        title = shortened(row.title, font(SMALL), width - 20 * UNIT, tail=True)
-        draw.text((MARGIN, top), title, INK, font(SMALL))
-        left = MARGIN + text_width(title, font(SMALL)) + 2 * UNIT
-        draw.text((left, top + SMALL - TINY), row.note, MUTED, font(TINY))
-        for column, (tile, image) in enumerate(zip((row.whole, *row.channels), line, strict=True)):
-            left = MARGIN + column * (CHANNEL_TILE + 2 * UNIT) + (GAP if column else 0)
-            _caption(draw, tile, (left, top + name), image.width)
-            paste_framed(page, image, (left, top + name + label))
-        top += height + gap
+    most = 1 + max(len(row.channels) for row in rows)
+    width = max(most * (CHANNEL_TILE + 2 * UNIT) - 2 * UNIT + GAP, NARROWEST)
+    drawn = [_strip(row, width, cmap, percentile) for row in rows]
+    columns = _in_columns(drawn, width)
+    tallest = max(_height(column) for column in columns)
+    page = _page((len(columns) * (width + MARGIN) - MARGIN, tallest), heading)
+    for number, column in enumerate(columns):
+        top = page.height - MARGIN - tallest
+        for strip in column:
+            page.paste(strip, (MARGIN + number * (width + MARGIN) - 1, top))
+            top += strip.height + BETWEEN_ROWS
     return page
+
+
+def _strip(row: Row, width: int, cmap: str, percentile: float) -> Image.Image:
+    """One layer of a channel sheet, with a pixel around it for its frames."""
+    tiles = (row.whole, *row.channels)
+    drawn = [_drawn(row.whole.values, CHANNEL_TILE, cmap, percentile), *_alike(row.channels, cmap, percentile)]
+    label, name = TINY + UNIT, SMALL + UNIT
+    strip = Image.new("RGB", (width + 2, name + label + max(d.height for d in drawn) + 1), "white")
+    draw = ImageDraw.Draw(strip)
+    title = shortened(row.title, font(SMALL), width - text_width(row.note, font(TINY)) - 2 * UNIT, tail=True)
+    draw.text((1, 0), title, INK, font(SMALL))
+    draw.text((1 + text_width(title, font(SMALL)) + 2 * UNIT, SMALL - TINY), row.note, MUTED, font(TINY))
+    for place, (tile, image) in enumerate(zip(tiles, drawn, strict=True)):
+        left = 1 + place * (CHANNEL_TILE + 2 * UNIT) + (GAP if place else 0)
+        _caption(draw, tile, (left, name), image.width)
+        paste_framed(strip, image, (left, name + label))
+    return strip
+
+
+def _in_columns(strips: Sequence[Image.Image], width: int) -> list[Sequence[Image.Image]]:
+    """The strips in as few columns as make a sheet of no more than TALLEST times its width."""
+    for count in range(1, len(strips) + 1):
+        each = -(-len(strips) // count)
+        columns = [strips[first : first + each] for first in range(0, len(strips), each)]
+        if max(map(_height, columns)) <= TALLEST * len(columns) * (width + MARGIN):
+            break
+    return columns
+
+
+def _height(column: Sequence[Image.Image]) -> int:
+    return sum(strip.height + BETWEEN_ROWS for strip in column) - BETWEEN_ROWS
 
 
 def _page(size: tuple[int, int], heading: Heading | None) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from onnx import TensorProto
 
 from onnxlrp.cli.main import main
 from onnxlrp.cli.table import file_size, table
+from onnxlrp.contract import PREPROCESS_PRESETS
+from onnxlrp.look import ONE_SIDED
 from onnxlrp.run.terminal import columns, cut, padded, printable
 from tests.explain.networks import of_type
 
@@ -107,6 +110,15 @@ def test_every_command_says_what_it_is_for() -> None:
         shown = invoke(name, "--help")
         assert shown.exit_code == 0
         assert max(map(len, shown.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("command", ["run", "convert", "plan", "page"])
+def test_help_says_what_words_do(command: str) -> None:
+    said = " ".join(invoke(command, "--help").stdout.split())
+    for preset in PREPROCESS_PRESETS:
+        assert f" {preset}: " in said
+    for colours in ONE_SIDED:
+        assert command == "page" or re.search(rf"\b{colours}\b[^.]* do not show negative relevance", said)
 
 
 def test_a_bug_is_called_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

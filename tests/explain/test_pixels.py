@@ -202,6 +202,7 @@ def test_no_relevance_is_the_colour_of_zero(pictures: np.ndarray) -> None:
         ({"embed_preprocessing": True}, "--embed-preprocessing: the pre-processing is not known"),
         ({"render": "overlay"}, "--render overlay: the pre-processing is not known"),
         ({"render": "overly"}, "--render overly: is none of the choices. Did you mean overlay"),
+        ({"cmap": "hot"}, "--cmap hot: colours a picture, and the graph draws none. Add --render heatmap or overlay"),
         ({"render": "heatmap", "cmap": "bw"}, "--cmap bw: is none of the choices. Did you mean bwr"),
     ],
 )

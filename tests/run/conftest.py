@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from onnxlrp import contract
 
@@ -108,6 +109,20 @@ def pictures(tmp_path: Path) -> list[Path]:
         Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(path)
         paths.append(path)
     return paths
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by every text that is drawn, in its order."""
+    drawn: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def noted(self: ImageDraw.ImageDraw, place: tuple[float, float], text: str, *more: Any, **options: Any) -> None:
+        drawn.append(text)
+        draw(self, place, text, *more, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", noted)
+    return drawn
 
 
 @pytest.fixture

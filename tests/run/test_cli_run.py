@@ -163,6 +163,34 @@ def test_styles(explainer_file: Write, pictures: list[Path], tmp_path: Path, sty
     assert (image.size == (8, 8)) == (style != "panel")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--format", "json", "--style", "overlay"],
+            "--style overlay: says how pictures look, and --format json draws",
+        ),
+        (["--format", "npy", "--style", "panel"], "Add png to --format, or leave out --style."),
+        (["--format", "npy,json", "--cmap", "hot"], "--cmap hot: says how pictures look, and --format npy,json draws"),
+        (["--format", "json", "--layers", "--style", "heatmap"], "--style heatmap: "),
+    ],
+)
+def test_how_pictures_look_is_not_said_where_there_are_none(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, options: list[str], words: str
+) -> None:
+    refused(words, explainer_file(), pictures[0], "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sheet", [["--layers"], ["--format", "png"]])
+def test_colours_are_for_sheets_too(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, sheet: list[str], words: list[str]
+) -> None:
+    result = call(explainer_file(), pictures[0], "-o", tmp_path, "--format", "json", "--cmap", "hot", *sheet)
+    assert result.exit_code == 0, result.output
+    assert any("negative not shown" in w for w in words)
+
+
 def test_layers_draw_a_sheet_beside_the_picture(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert call(explainer_file(), pictures[0], "-o", out, "--target", 0, "--layers").exit_code == 0
@@ -272,8 +300,24 @@ def test_a_name_in_letters_that_the_font_lacks_is_drawn_as_a_number(build: Calla
     explainer = Explainer(build(metadata={"onnxlrp.labels": json.dumps(labels)}), "cpu")
     prepared = [Prepared(np.ones((3, 8, 8), np.float32), np.zeros((8, 8, 3), np.uint8))]
     cases = list(explain_pictures(explainer, [Path("a.png")], prepared, [Choice(0), Choice(1), Choice(2)]))
-    assert [heading(case, explainer, Wishes()).title for case in cases] == ["Class 0", "Löwe", "What?"]
+    headings = [heading(case, explainer, Wishes()) for case in cases]
+    assert [h.title for h in headings] == ["Class 0", "Löwe", "What?"]
+    assert ["class" in h.subtitle for h in headings] == [False, True, True]  # its number is said once
     assert [record(case, explainer, Wishes())["name"] for case in cases] == labels
+
+
+def test_names_that_pictures_do_not_show_in_full_are_told(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    model = explainer_file(metadata={"onnxlrp.labels": json.dumps(["кошка", "Katzenbär (weiß)", "mèo trắng"])})
+    chinese = pictures[0].rename(pictures[0].with_name("图.png"))
+    told = call(model, chinese, pictures[1], "-o", tmp_path / "a", "--target", "top3")
+    said = "Warning: the pictures' font lacks letters of class 0 (кошка), class 2 (mèo trắng), 图.png. There it shows"
+    assert told.stderr.startswith(said)
+    assert told.stderr.count("\n") == 1
+    for quiet in (["--style", "overlay"], ["--format", "npy"], ["--target", 1]):
+        given = pictures[1] if "--target" in quiet else chinese
+        assert call(model, given, "-o", tmp_path / str(quiet[1]), *quiet).stderr == ""
 
 
 def test_relevance_that_is_not_finite_is_a_run_error(

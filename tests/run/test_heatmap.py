@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from onnxlrp import heatmap, look
 from onnxlrp.errors import OnnxLrpError
-from onnxlrp.run.drawing import BETWEEN, LEADING, _lines, font, heading_height, lettered, percent, shortened, text_width
+from onnxlrp.run.drawing import (
+    BETWEEN,
+    LEADING,
+    _lines,
+    font,
+    has_letters,
+    heading_height,
+    lettered,
+    percent,
+    printed,
+    shortened,
+    text_width,
+)
 from onnxlrp.run.region import strongest_region
 
 NEUTRAL = {"bwr": 255, "seismic": 255, "coldnhot": 0, "hot": 0, "gray": 0}
@@ -33,6 +47,25 @@ def test_positive_is_warm_and_negative_cold(cmap: str, strength: float) -> None:
 def test_sequential_maps_leave_negatives_at_zero(cmap: str) -> None:
     assert heatmap.colour(-0.7, cmap).tolist() == heatmap.colour(0.0, cmap).tolist()
     assert not look.is_diverging(cmap)
+
+
+@pytest.mark.parametrize(
+    ("cmap", "values", "caption", "lowest"),
+    [
+        ("hot", [[1.0, -2.0]], "Relevance, negative not shown", "≤ 0"),
+        ("gray", [[-1.0, -2.0]], "Relevance, negative not shown", "≤ 0"),
+        ("hot", [[1.0, 2.0]], "Relevance", "0"),
+        ("bwr", [[1.0, -2.0]], "Relevance", "−2.0"),
+        ("bwr", [[1.7e-4, 0.0]], "Relevance", "−1.7e−4"),
+    ],
+)
+def test_a_panel_says_where_negative_relevance_is_not_shown(
+    cmap: str, values: list[list[float]], caption: str, lowest: str, words: list[str]
+) -> None:
+    heatmap.panel(np.zeros((1, 2, 3), np.uint8), values, heatmap.Heading("cat"), cmap)
+    assert [w for w in words if w.startswith("Relevance")] == [caption]
+    assert words[-1] == lowest
+    assert all(map(has_letters, words))
 
 
 def test_tables_cannot_be_changed_and_unknown_names_are_refused() -> None:
@@ -134,8 +167,11 @@ def test_a_long_line_is_broken_between_its_parts_then_between_words() -> None:
 @pytest.mark.parametrize(
     ("text", "drawn"),
     [
-        ("Löwe, né à Åre", "Lowe, ne a Are"),
-        ("3 × 4 − 1 – ß", "3 x 4 - 1 - ss"),
+        ("Löwe, né à Åre", "Löwe, né à Åre"),
+        ("Lo\u0308we", "Löwe"),  # as macOS spells the names of files
+        ("žába, ğ ș ő ł ß", "žába, ğ ș ő ł ß"),
+        ("3 × 4 − 1 – 5 ≤ 6", "3 × 4 − 1 – 5 ≤ 6"),
+        ("mèo trắng", "mèo trang"),
         ("脑部 a", "?? a"),
         ("\x1b[31m\n", "?[31m?"),
         ("plain · …", "plain · …"),
@@ -144,6 +180,15 @@ def test_a_long_line_is_broken_between_its_parts_then_between_words() -> None:
 def test_texts_in_the_letters_of_the_font(text: str, drawn: str) -> None:
     assert lettered(text) == drawn
     assert shortened(text, font(14), 500) == drawn
+    assert has_letters(text) == (drawn == unicodedata.normalize("NFC", text))
+
+
+@pytest.mark.parametrize(
+    ("number", "signs"),
+    [("-1.7e-04", "−1.7e−4"), ("+1.70e+05", "+1.70e5"), ("1.0e-10", "1.0e−10"), ("-0.12", "−0.12"), ("+4.30", "+4.30")],
+)
+def test_numbers_in_the_signs_of_print(number: str, signs: str) -> None:
+    assert printed(number) == signs
 
 
 def test_contact_sheet_holds_every_map() -> None:

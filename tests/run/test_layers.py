@@ -81,6 +81,27 @@ def test_the_channels_of_a_layer_share_one_scale() -> None:
     assert greys == {255, 128}
 
 
+@pytest.mark.parametrize(("layers", "channels"), [(1, 1), (9, 1), (30, 1), (30, 5), (30, 20), (7, 3)])
+def test_a_sheet_of_many_layers_has_columns(layers: int, channels: int, words: list[str]) -> None:
+    """And is no strip that nobody can look at as a whole; nor is a layer left out."""
+    tile = heatmap.Tile("channel 0", np.ones((4, 4)))
+    rows = [heatmap.Row(f"layer {i}", "64 × 56 × 56", tile, [tile] * channels) for i in range(layers)]
+    page = heatmap.channel_sheet(rows, HEADING)
+    assert page.height < 1.6 * page.width
+    assert page.width < 1.6 * page.height or layers < 4 or channels > 9
+    assert [w for w in words if w.startswith("layer")] == [row.title for row in rows]
+    assert not any(w.startswith("…") for w in words)
+
+
+def test_the_scores_are_left_out_where_all_relevance_is_one_class_s(words: list[str]) -> None:
+    """A thousand squares with one dot say less than the heading, which names the class."""
+    draw_layers(case(logits=[0.0, 2.0], pool=[1.0, 0.0, 0.0], map=np.ones((2, 1, 2))), "NCHW", HEADING)
+    assert [w for w in words if w in ("logits", "pool", "map")] == ["pool", "map"]
+    assert "2 × 1 × 2    sum +4.00" in words
+    draw_layers(case(logits=[-1.0, 2.0]), "NCHW", HEADING)
+    assert "logits" in words
+
+
 def test_squares_that_stand_for_nothing_are_grey() -> None:
     page = np.asarray(heatmap.contact_sheet([heatmap.Tile("grid", np.ones(90))]))  # 9 rows of 10
     assert not (page == UNUSED).all(axis=2).any()
