@@ -28,7 +28,7 @@ from onnxlrp.run.methods import DEFAULT as OWN
 from onnxlrp.run.methods import NAMES as METHODS
 from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
-from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
+from onnxlrp.run.preparing import Fitted, Prepared
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import STYLES, Done, Origin, Wishes, parse_formats, summary_table, top_table, write_case
 from onnxlrp.run.runtime import DEVICES
@@ -107,9 +107,9 @@ def run(
     )
     explainer = opened.explainer
     choices = _choices(targets, explainer)
-    fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
-    if preprocess is None and explainer.preprocessing is None:
-        click.echo(f"Warning: {GUESS_WARNING}", err=True)
+    fitted = explainer.fit(preprocess)
+    if fitted.doubt:
+        click.echo(f"Warning: {fitted.doubt}", err=True)
     stems, slugs = unique_stems(paths), _possible_slugs(explainer, choices)
     refuse_long(stems, slugs, wishes.endings)
     if not force:

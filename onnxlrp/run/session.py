@@ -24,7 +24,7 @@ from onnxlrp.explain.options import Keywords
 from onnxlrp.run.binding import Binding, shapes_of
 from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
 from onnxlrp.run.forward import forward_only
-from onnxlrp.run.preparing import layout_of
+from onnxlrp.run.preparing import Fitted, fit, layout_of
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.runtime import ModelLike, open_session, run_session, telling
 from onnxlrp.run.signature import read_signature
@@ -135,6 +135,11 @@ class Explainer:
         return self._signature.dtype
 
     @property
+    def takes_pixels(self) -> bool:
+        """Whether that input is whole pixels, uint8, and the pre-processing is in the graph."""
+        return self.dtype.kind != "f"
+
+    @property
     def output_name(self) -> str:
         """The name of the output that is explained."""
         return self._signature.output
@@ -149,6 +154,16 @@ class Explainer:
     def layout(self) -> contract.Layout:
         """Where the input's channels are: as its shape gives away, else as the pre-processing says, else "NCHW"."""
         return layout_of(self.input_shape, self.preprocessing)
+
+    def fit(self, preprocess: str | None = None) -> Fitted:
+        """How pictures become the input; `preprocess` names a preset (`--preprocess`) to go before what the model says.
+
+        Raises `OnnxLrpError` where the input is no picture's, the preset does not fit it, or there is none to choose.
+        """
+        if preprocess is not None and self.takes_pixels:
+            reason = f"{self.name} takes whole pixels, for its pre-processing is in the graph"
+            raise OnnxLrpError(Problem(f"--preprocess {preprocess}", reason, "leave --preprocess out"))
+        return fit(self.input_shape, self.preprocessing, preprocess)
 
     @property
     def labels(self) -> list[str] | None:

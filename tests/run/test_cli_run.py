@@ -238,6 +238,8 @@ def test_a_model_without_preprocessing_warns_of_the_guess(
     assert "--preprocess" in guessed.output
     told = call(model, pictures[0], "-o", tmp_path / "b", "--format", "npy", "--target", 1, "--preprocess", "unit")
     assert "--preprocess" not in told.output
+    other = call(explainer_file(), pictures[0], "-o", tmp_path / "c", "--target", "cat", "--preprocess", "unit")
+    assert other.stderr.startswith("Warning: the model states another pre-processing")
     assert names(tmp_path / "a") == ["photo-0.1.npy"]
     np.testing.assert_array_equal(np.load(tmp_path / "a/photo-0.1.npy"), np.load(tmp_path / "b/photo-0.1.npy"))
 
