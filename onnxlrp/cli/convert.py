@@ -26,6 +26,7 @@ from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
 from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES, elsewhere
 from onnxlrp.files import refuse_existing
+from onnxlrp.run.runtime import OWN
 from onnxlrp.run.terminal import printable
 
 SHOWN = 6  # outputs named on the terminal
@@ -33,7 +34,6 @@ NOT_STORED = (
     "how pictures become the input is not stored, and programs that draw them have to guess or refuse. Say it with "
     f"--preprocess {'|'.join(PREPROCESS_PRESETS)}, or with --mean, --std and --size."
 )
-OWN = "onnxruntime"  # what `onnxlrp run` works with
 
 
 @click.command()
@@ -68,7 +68,7 @@ def convert(model: str, path: str | None, labels: str | None, force: bool, **giv
     if _leaves_pictures_open(made.model):
         click.echo(f"Note:    {NOT_STORED}", err=True)
     if options["target_runtime"] == PORTABLE:
-        warn_of_own_runtime(made)
+        warn_of_own_runtime(model, made)
     click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
 
 
@@ -79,9 +79,9 @@ def _leaves_pictures_open(explainer: ModelProto) -> bool:
     return KEY_PREPROCESS not in stored and len(image.type.tensor_type.shape.dim) == 4
 
 
-def warn_of_own_runtime(made: pipeline.Conversion) -> None:
+def warn_of_own_runtime(model: str, made: pipeline.Conversion) -> None:
     """Say on stderr what keeps `onnxlrp run` from running an explainer that is for any runtime, so is not refused."""
-    for problem in elsewhere(made.model, "model", RUNTIMES[OWN]):
+    for problem in elsewhere(made.model, model, RUNTIMES[OWN]):
         click.echo(printable(f"Warning: {problem} `onnxlrp run` needs that runtime."), err=True)
 
 

@@ -102,11 +102,11 @@ def _labels(metadata: Mapping[str, str]) -> list[str]:
         raise OnnxLrpError(Problem(f"metadata {contract.KEY_LABELS}", reason, "give them with --labels")) from None
 
 
-def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -> Options:
+def with_metadata(options: Options, model: Model, shape: Shape) -> Options:
     """The options, completed by what the classifier's own metadata says of pre-processing and class names; checked."""
-    preprocess, labels = options.preprocess, options.labels
+    preprocess, labels, metadata = options.preprocess, options.labels, model.metadata
     if preprocess is None and contract.KEY_PREPROCESS in metadata:
-        preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS])
+        preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS], model.name)
     if labels is None and contract.KEY_LABELS in metadata:
         labels = _labels(metadata)
     if preprocess is not None and len(shape) == 4:

@@ -90,7 +90,7 @@ class Explainer:
             reason = f"is an explainer already, so {given} cannot be chosen any more"
             raise OnnxLrpError(Problem(name, reason, "convert the original classifier again"))
         self._metadata = metadata
-        opened = open_session(self._source, device, self._folder)
+        opened = open_session(self._source, device, self._folder, name)
         self._session, self._provider, self._reason = opened.session, opened.provider, opened.reason
         self._batch_size = batch_size if opened.provider == "CUDA" else None
         self._binding: Binding | None = None
@@ -148,7 +148,7 @@ class Explainer:
     def preprocessing(self) -> contract.Preprocessing | None:
         """How a picture becomes the input, or None where the model does not say."""
         text = self._metadata.get(contract.KEY_PREPROCESS)
-        return contract.Preprocessing.from_json(text) if text else None
+        return contract.Preprocessing.from_json(text, self.name) if text else None
 
     @property
     def layout(self) -> contract.Layout:
@@ -263,7 +263,7 @@ class Explainer:
     def _classifier(self) -> Any:
         """A session of the classifier alone, on the device of the explainer."""
         proto = forward_only(read_model(self._source)[0], self.output_name)
-        return open_session(proto, self.provider.lower(), self._folder).session
+        return open_session(proto, self.provider.lower(), self._folder, self.name).session
 
     def _all_outputs(self, feeds: Feeds) -> dict[str, Array]:
         """One run of the explainer: on CUDA through buffers that are kept for feeds of the same shape."""

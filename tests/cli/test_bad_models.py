@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "its own explained": (renamed(c="explained"), [], "tensor explained: the model has a tensor of that name"),
     "damaged pre-processing": (
         changed(lambda m: m.metadata_props.add(key="onnxlrp.preprocess", value="{")), [],
-        "the metadata onnxlrp.preprocess cannot be read",
+        "model.onnx: the metadata onnxlrp.preprocess cannot be read",
     ),
 }  # fmt: skip
 
@@ -126,6 +126,28 @@ MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
 def test_what_cannot_be_explained(command: str, name: str, written: Written, refused: Refused) -> None:
     proto, options, words = {**REFUSED, **MISTAKEN}[name]
     refused(command, written(proto), *options, words=words)
+
+
+WIDE = (
+    "conv (Conv) and another one: not for ONNX Runtime: computes in float64, for which ONNX Runtime's CPU has no "
+    "convolution. Export the model in float32."
+)
+DAMAGED = "model.onnx: the metadata onnxlrp.preprocess cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("proto", "words"),
+    [(of_type(classifier(), TensorProto.DOUBLE), WIDE), (REFUSED["damaged pre-processing"][0], DAMAGED)],
+    ids=["double", "damaged"],
+)
+def test_run_knows_what_convert_knows_of_a_model(
+    proto: ModelProto, words: str, picture: Path, written: Written, refused: Refused
+) -> None:
+    """Of the classifier, and where it can be converted, of the explainer."""
+    model = written(proto)
+    refused("run", model, picture, "--device=cpu", words=words)
+    if invoke("convert", model, "-o", "explainer.onnx").exit_code == 0:
+        refused("run", "explainer.onnx", picture, "--device=cpu", words=words)
 
 
 def test_every_problem_is_named(written: Written, refused: Refused) -> None:
