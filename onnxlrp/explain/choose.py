@@ -142,7 +142,9 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
     if channels not in contract.CHANNELS or (preprocess.color_order == "L") != (channels == 1):
         order = preprocess.color_order
         reason = f"the input {shown(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
-        problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
+        fits = not {shape[1], shape[3]}.isdisjoint(contract.CHANNELS)
+        remedy = "choose another --layout or --color-order" if fits else "leave it out"
+        problems.append(Problem("pre-processing", reason, remedy))
     if problems:
         raise OnnxLrpError(*problems)
     return preprocess
