@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import click
 import numpy as np
 
+from onnxlrp.cli.convert import convert
 from onnxlrp.cli.options import Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
@@ -36,6 +39,7 @@ from onnxlrp.run.session import Explainer
 from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.terminal import printable
 
+PASSED_ON = {"--composite", "--condition", "--preprocess"}  # to the conversion in memory
 MOST_TABLES = 8  # pictures; above it, one line each
 UNITS = 1000  # of the progress bar, a picture
 
@@ -102,9 +106,8 @@ def run(
     method = parse_method(method_text)
     wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
     paths = find_images(images)
-    opened = _open(
-        model, (device, batch), method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0
-    )
+    asked = {"composite": composite, "preprocess": preprocess, "conditions": read_conditions(conditions)}
+    opened = _open(model, (device, batch), method, asked, wishes.layers or wishes.channels > 0)
     explainer = opened.explainer
     choices = _choices(targets, explainer)
     fitted = explainer.fit(preprocess)
@@ -169,19 +172,18 @@ def _cases(
         bar(len(some) * UNITS - told[0])
 
 
-def _open(
-    model: str, place: tuple[str, int], method: Method, composite: str | None, conditions: dict[str, Any], taps: bool
-) -> Model:
+def _open(model: str, place: tuple[str, int], method: Method, asked: dict[str, Any], taps: bool) -> Model:
     """The explainer for `model`, on a device with a batch size; a plain classifier is converted as the user asked."""
     proto, _ = read_model(model)
-    options: dict[str, Any] = {"composite": composite or method.composite, "conditions": conditions}
+    conditions = asked["conditions"]
+    options = asked | {"composite": asked["composite"] or method.composite}
     options["taps"] = ["all"] if taps and method.name == OWN else []
     if KEY_CONTRACT in metadata_of(proto):
-        options = {"composite": composite}
+        options = {"composite": asked["composite"]}
     elif "input" in conditions.values():
         remedy = "name its channels: --condition LAYER=3,17,42"
         raise OnnxLrpError(Problem("condition", "a classifier converted in memory has no such input", remedy))
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _remedied(model):
         warnings.simplefilter("always", RuntimeWarning)
         explainer = Explainer(model, *place, **{k: v for k, v in options.items() if v})
     for warning in caught:
@@ -189,6 +191,22 @@ def _open(
     method.check(explainer)
     _check_form(explainer, method, taps)
     return Model(explainer, method, {} if explainer.converted else _masks(explainer, conditions))
+
+
+@contextlib.contextmanager
+def _remedied(model: str) -> Iterator[None]:
+    """Problems within it that an option of `convert` would solve, which there is not here, get a remedy that works."""
+    elsewhere = {option for parameter in convert.params for option in parameter.opts} - PASSED_ON
+
+    def remedied(problem: Problem) -> Problem:
+        if elsewhere.isdisjoint(re.findall("--[a-z-]+", f"{problem.node} {problem.remedy}")):
+            return problem
+        return replace(problem, remedy=f"convert it first with onnxlrp convert {shlex.quote(model)}: {problem.remedy}")
+
+    try:
+        yield
+    except OnnxLrpError as error:
+        raise type(error)(*map(remedied, error.problems)) from error
 
 
 def _check_form(explainer: Explainer, method: Method, taps: bool) -> None:

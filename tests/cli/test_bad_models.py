@@ -150,6 +150,45 @@ def test_run_knows_what_convert_knows_of_a_model(
         refused("run", "explainer.onnx", picture, "--device=cpu", words=words)
 
 
+FIRST = "Convert it first with onnxlrp convert model.onnx: "
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "options"),
+    [
+        ("two images", "choose one with --input NAME.", ["--input=x"]),
+        ("two outputs", "choose one with --output NAME.", ["--output=y"]),
+        ("open sizes", "fix them with --input-shape N,3,224,224.", ["--input-shape=N,3,8,8"]),
+        ("damaged class names", "give them with --labels.", ["--labels=names.txt"]),
+    ],
+)
+def test_run_says_what_only_convert_can_be_told(
+    name: str, words: str, options: list[str], picture: Path, written: Written, refused: Refused
+) -> None:
+    """Its own --output is a folder, and the others it does not have."""
+    model = written({**REFUSED, **MISTAKEN}[name][0])
+    refused("run", model, picture, "--device=cpu", words=FIRST + words)
+    Path("names.txt").write_text("\n".join("abcde"))
+    assert invoke("convert", model, *options).exit_code == 0
+
+
+def test_run_keeps_a_remedy_that_it_has(model: Path, picture: Path, refused: Refused) -> None:
+    box = ("--composite", "epsilon_gamma_box")
+    words = "Give both, zbox(low=…, high=…), in the units of x, or --preprocess."
+    assert FIRST not in refused("run", model, picture, "--device=cpu", *box, words=words)
+    refused("run", model, picture, "--device=cpu", "--condition=con=1", words="Did you mean Conv?")
+
+
+def test_run_converts_with_the_preprocessing_that_it_is_given(model: Path, picture: Path, written: Written) -> None:
+    """Rules that need the range of the input get it, as they do from convert."""
+    asked = ("--preprocess", "imagenet", "--composite", "epsilon_gamma_box")
+    assert invoke("convert", model, *asked).exit_code == 0
+    for out, words in {"memory": [model, *asked], "file": ["model.lrp.onnx"]}.items():
+        done = invoke("run", *words, picture, "-o", out, "--format=npy", "--target=1", "--device=cpu")
+        assert (done.exit_code, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load("memory/picture.1.npy"), np.load("file/picture.1.npy"))
+
+
 def test_every_problem_is_named(written: Written, refused: Refused) -> None:
     said = refused("convert", written(classifier(node("Sin", ["r"], "s"), node("Cos", ["s"], "b"))))
     assert "sin (Sin)" in said
