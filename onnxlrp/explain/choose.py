@@ -73,8 +73,12 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
     return able[0]
 
 
-def check_target(target: object, classes: int) -> None:
-    """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number."""
+def check_target(target: object, many: int | None, classes: int) -> None:
+    """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number, and there are as many classes as
+    are to be explained in one run."""
+    if many is not None and many > classes:
+        reason = f"the model has {classes} classes"
+        raise OnnxLrpError(Problem(f"--targets-per-input {many}", reason, f"choose 1 to {classes}"))
     words = ("input", "predicted")
     if target in words or (type(target) is int and 0 <= target < classes):
         return

@@ -88,6 +88,8 @@ BOTH = [
             *((word, "is no class number, and no word for one") for word in ("best", "", "1.5", "²", "--5")),
         ]
     ),
+    ("--targets-per-input=6", "--targets-per-input 6: the model has 5 classes. Choose 1 to 5."),
+    ("--targets-per-input=0", "--targets-per-input 0: is not a positive number"),
     ("--target=INPUT", "Did you mean input? Choose 0 to 4, input or predicted."),
     ("--target=predict", "Did you mean predicted? Choose"),
 ]  # fmt: skip
