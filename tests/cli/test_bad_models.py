@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.explain.networks import of_type
 
 from . import classifiers
-from .classifiers import changed, classifier, image, node, renamed, weight
+from .classifiers import changed, classifier, image, node, of_channels, renamed, weight
 from .conftest import Refused, invoke
 
 Written = Callable[[ModelProto | bytes], Path]
@@ -187,6 +187,33 @@ def test_run_converts_with_the_preprocessing_that_it_is_given(model: Path, pictu
         done = invoke("run", *words, picture, "-o", out, "--format=npy", "--target=1", "--device=cpu")
         assert (done.exit_code, done.stderr) == (0, "")
     np.testing.assert_array_equal(np.load("memory/picture.1.npy"), np.load("file/picture.1.npy"))
+
+
+SEEN: dict[str, tuple[ModelProto, list[str]]] = {
+    "a picture": (classifier(), []),
+    "a grey picture": (of_channels(1), []),
+    "pixels": (classifier(), ["--preprocess=unit", "--embed-preprocessing"]),
+    "several targets": (classifier(), ["--targets-per-input=2"]),
+    "channels to choose": (classifier(), ["--condition=Conv=input"]),
+    "half": (of_type(classifier(), TensorProto.FLOAT16), []),
+}
+UNSEEN: dict[str, tuple[ModelProto, list[str]]] = {
+    "two channels": (of_channels(2), []),
+    "four channels": (of_channels(4), []),
+    "float64": (of_type(classifier(), TensorProto.DOUBLE), []),
+    "float64 for another": (of_type(classifier(), TensorProto.DOUBLE), ["--target-runtime=openvino"]),
+    "a further input": (several(True, False), ["--input=x"]),
+    "relevance that is fed": (classifier(), ["--start=fed"]),
+}
+
+
+@pytest.mark.parametrize("name", [*SEEN, *UNSEEN])
+def test_convert_shows_the_way_to_run_where_it_works(name: str, picture: Path, written: Written) -> None:
+    proto, options = {**SEEN, **UNSEEN}[name]
+    done = invoke("convert", written(proto), *options)
+    assert done.exit_code == 0
+    assert ("See it:  onnxlrp run model.lrp.onnx IMAGE" in done.stdout) == (name in SEEN)
+    assert (invoke("run", "model.lrp.onnx", picture, "--device=cpu").exit_code == 0) == (name in SEEN)
 
 
 def test_every_problem_is_named(written: Written, refused: Refused) -> None:

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from onnxlrp.rules.catalogue import CATALOGUE, parse
 
-from .classifiers import classifier, weight
+from .classifiers import of_channels
 from .conftest import Refused, invoke
 
 BOTH = [
@@ -114,11 +114,10 @@ def test_a_rule_can_be_typed_as_it_is_listed(model: Path, monkeypatch: pytest.Mo
 
 def test_no_picture_becomes_an_input_of_two_channels(written: Callable[[ModelProto], Path], refused: Refused) -> None:
     """Whatever its layout."""
-    proto = classifier(shape=("N", 2, 8, 8))
-    proto.graph.initializer[0].CopyFrom(weight("w", 4, 2, 3, 3))
+    model = written(of_channels(2))
     words = "pre-processing: the input [N, 2, 8, 8] has 2 channels in NCHW; RGB pictures do not fit. Leave it out."
     for command in (["convert"], ["plan"], ["run", "--device=cpu", __file__]):
-        refused(command[0], written(proto), "--preprocess=unit", *command[1:], words=words)
+        refused(command[0], model, "--preprocess=unit", *command[1:], words=words)
 
 
 @pytest.mark.parametrize("option", ["--size=8x8", "--size=8", "--input-shape=Nx3x8x8", "--target=4", "--mean=0.5"])
