@@ -117,8 +117,7 @@ def run(
     refuse_long(stems, slugs, wishes.endings)
     if not force:
         refuse_existing(Path(output), stems.values(), slugs, wishes.endings)
-    # Bad pictures stop the run before it has begun.
-    raise_if_any([problem for found in ahead(_unreadable, paths, WORKERS) for problem in found])
+    _check_pictures(paths)
     folder = output_folder(output)
 
     origin, layout = Origin.of(explainer), fitted.preprocessing.layout
@@ -131,13 +130,24 @@ def run(
     _print_results(drawing_behind.results, paths, explainer)
 
 
-def _unreadable(path: Path) -> Sequence[Problem]:
-    """What is wrong with a picture, if anything is."""
+def _check_pictures(paths: list[Path]) -> None:
+    """Stop the run before it has begun where pictures are bad, and say where there is more than will be explained."""
+    looked = list(ahead(_frames, paths, WORKERS))
+    raise_if_any([problem for found in looked if not isinstance(found, int) for problem in found])
+    more = [(path, found) for path, found in zip(paths, looked, strict=True) if isinstance(found, int) and found > 1]
+    if more:
+        (path, frames), others = more[0], len(more) - 1
+        so = f" (likewise of {others} other file{'s' * (others > 1)})" if others else ""
+        text = f"Warning: {path} holds {frames} frames, and only the first is explained{so}. Save each as a file."
+        click.echo(printable(text), err=True)
+
+
+def _frames(path: Path) -> int | Sequence[Problem]:
+    """How many frames a picture's file holds, or what is wrong with it."""
     try:
-        read_picture(path)
+        return read_picture(path).frames
     except OnnxLrpError as error:
         return error.problems
-    return ()
 
 
 @contextlib.contextmanager

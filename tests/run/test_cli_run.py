@@ -244,6 +244,17 @@ def test_a_model_without_preprocessing_warns_of_the_guess(
     np.testing.assert_array_equal(np.load(tmp_path / "a/photo-0.1.npy"), np.load(tmp_path / "b/photo-0.1.npy"))
 
 
+def test_frames_that_are_not_explained_are_told(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    model, frames = explainer_file(), [Image.new("L", (9, 9), value) for value in (0, 90, 180)]
+    for name in ("stack.tif", "walk.gif"):
+        frames[0].save(pictures[0].with_name(name), save_all=True, append_images=frames[1:])
+    stack, walk = (pictures[0].with_name(name) for name in ("stack.tif", "walk.gif"))
+    said = f"Warning: {stack} holds 3 frames, and only the first is explained{{}}. Save each as a file.\n"
+    for places, others in (([stack], ""), ([*pictures, stack, walk], " (likewise of 1 other file)"), (pictures, None)):
+        result = call(model, *places, "-o", tmp_path / "out", "--target", "cat", "--force")
+        assert (result.exit_code, result.stderr) == (0, "" if others is None else said.format(others))
+
+
 def test_many_pictures_get_one_line_each(explainer_file: Write, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
