@@ -36,7 +36,7 @@ from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import STYLES, Done, Origin, Wishes, parse_formats, summary_table, top_table, write_case
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
-from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
+from onnxlrp.run.targets import Choice, mistakable, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.terminal import printable
 
 PASSED_ON = {"--composite", "--condition", "--preprocess"}  # to the conversion in memory
@@ -255,11 +255,13 @@ def _masks(explainer: Explainer, conditions: dict[str, Any]) -> Conditions:
 
 
 def _choices(targets: Sequence[str], explainer: Explainer) -> list[Choice]:
-    """The classes asked for, refused where the explainer cannot explain them."""
+    """The classes asked for, refused where the explainer cannot explain them; warns of numbers that are names."""
     many = explainer.targets_per_input
     if many is not None and not targets:
         targets = (f"top{many}",)
     choices = parse_targets(targets, explainer.labels, explainer.classes)
+    for sentence in mistakable(targets, explainer.labels):
+        click.echo(printable(f"Warning: {sentence}"), err=True)
     if many is not None:
         refuse_count(choices, many)
     elif targets:

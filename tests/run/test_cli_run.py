@@ -344,6 +344,21 @@ def test_slugs_are_different_and_safe() -> None:
     assert class_slugs(None, 2) == ["0", "1"]
 
 
+def test_a_number_that_is_the_name_of_another_class(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    """The name counts, and it is said which class that is."""
+    model = explainer_file(metadata={"onnxlrp.labels": json.dumps(["2", "1", "0"])})
+    said = "Warning: target '2' is taken for class 0, whose name that is, and not for class 2, which is named '0'.\n"
+    for target, index, told in (("2", 0, said), ("1", 1, ""), ("predicted", None, "")):
+        out = tmp_path / target
+        result = call(model, pictures[0], "-o", out, "--format", "json", "--target", target)
+        assert (result.exit_code, result.stderr) == (0, told)
+        assert index in (None, json.loads(next(out.glob("*.json")).read_text())["class"])
+    beyond = explainer_file(metadata={"onnxlrp.labels": json.dumps(["3", "7", "9"])})
+    assert call(beyond, pictures[0], "-o", tmp_path / "beyond", "--target", "3").stderr == ""
+
+
 def test_targets_in_words() -> None:
     assert parse_targets([], LABELS, 3) == [Choice()]
     assert parse_targets(["TOP2", "Cat", "2", "predicted", "top1"], LABELS, None) == [
