@@ -127,7 +127,7 @@ def run(
     ):
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))
-    _print_results(drawing_behind.results, paths, explainer)
+    _print_results(drawing_behind.results, paths, explainer, wishes.endings)
 
 
 def _check_pictures(paths: list[Path]) -> None:
@@ -293,7 +293,7 @@ def _batches(paths: list[Path], fitted: Fitted, size: int) -> Iterator[tuple[lis
     yield some, prepared
 
 
-def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) -> None:
+def _print_results(done: list[Done], paths: list[Path], explainer: Explainer, endings: Sequence[str]) -> None:
     labels = explainer.labels
     if len(paths) > MOST_TABLES:
         click.echo(summary_table([d.case for d in done], [d.file for d in done], labels))
@@ -301,5 +301,7 @@ def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) ->
         for path in paths:
             here = [d for d in done if d.case.path == path]
             click.echo(top_table([d.case for d in here], [d.file for d in here], labels) + "\n")
+    if len(endings) > 1:
+        click.echo(f"Beside each .{endings[0]}: {', '.join(f'.{ending}' for ending in endings[1:])}")
     why = f" ({explainer.provider_reason})" if explainer.provider_reason else ""
     click.echo(f"Ran on {explainer.provider}{why}")

@@ -167,6 +167,9 @@ def test_layers_draw_a_sheet_beside_the_picture(explainer_file: Write, pictures:
     out = tmp_path / "out"
     assert call(explainer_file(), pictures[0], "-o", out, "--target", 0, "--layers").exit_code == 0
     assert names(out) == ["photo-0.cat.layers.png", "photo-0.cat.png"]
+    both = call(explainer_file(), pictures[0], "-o", out, "--force", "--layers", "--format", "npy,json")
+    assert "\nBeside each .npy: .json, .layers.png\n" in both.stdout
+    assert "Beside" not in call(explainer_file(), pictures[0], "-o", out, "--force").stdout
     refused("--tap all", explainer_file(taps=False), pictures[0], "-o", tmp_path / "none", "--layers")
     assert not (tmp_path / "none").exists()
 
