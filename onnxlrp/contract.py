@@ -106,8 +106,9 @@ class Preprocessing:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Preprocessing:
-        """Read what `to_json` wrote; raises `OnnxLrpError` where a field is unknown or of the wrong form."""
+    def from_json(cls, text: str, name: str = "model") -> Preprocessing:
+        """Read what `to_json` wrote; raises `OnnxLrpError` about the model `name` where a field is unknown or of the
+        wrong form."""
         try:
             fields: dict[str, Any] = json.loads(text)
             size = fields.get("size")
@@ -118,7 +119,7 @@ class Preprocessing:
             return cls(**fields)
         except (ValueError, TypeError, KeyError, IndexError) as error:
             reason = f"the metadata {KEY_PREPROCESS} cannot be read ({error})"
-            raise OnnxLrpError(Problem("model", reason, "convert the model again with --preprocess")) from error
+            raise OnnxLrpError(Problem(name, reason, "convert the classifier with --preprocess")) from error
 
 
 PREPROCESS_PRESETS: Mapping[str, Preprocessing] = {

@@ -22,7 +22,6 @@ from onnxlrp.files import write_whole
 from onnxlrp.measure.localisation import hits, share_inside
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.images import Picture
-from onnxlrp.run.preparing import fit
 from tools.mri.slices import CLASSES, SIZE, LesionSlices, load_template
 
 MODELS = Path(__file__).parents[1] / "graphs" / "models"
@@ -127,7 +126,7 @@ def chance(data: Lesions) -> Result:
 
 def _prepared(explainer: Explainer, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Slices as the model's input, prepared as `onnxlrp run` does."""
-    fitted = fit(explainer.input_shape, explainer.preprocessing)
+    fitted = explainer.fit()
     return np.stack([fitted(Picture(Path("slice"), one)).values for one in pixels])
 
 

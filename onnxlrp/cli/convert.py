@@ -20,12 +20,16 @@ from onnxlrp.cli.options import (
     what_to_return,
 )
 from onnxlrp.cli.table import file_size
-from onnxlrp.contract import KEY_INPUT, KEY_PREPROCESS, PREPROCESS_PRESETS
+from onnxlrp.contract import KEY_INPUT, KEY_PREPROCESS, PREPROCESS_PRESETS, Preprocessing
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.explain import convert as pipeline
 from onnxlrp.explain.assemble import signature
 from onnxlrp.explain.runtimes import PORTABLE, RUNTIMES, elsewhere
 from onnxlrp.files import refuse_existing
+from onnxlrp.run.preparing import fit
+from onnxlrp.run.reading import metadata_of
+from onnxlrp.run.runtime import OWN
+from onnxlrp.run.signature import declared_signature
 from onnxlrp.run.terminal import printable
 
 SHOWN = 6  # outputs named on the terminal
@@ -33,7 +37,6 @@ NOT_STORED = (
     "how pictures become the input is not stored, and programs that draw them have to guess or refuse. Say it with "
     f"--preprocess {'|'.join(PREPROCESS_PRESETS)}, or with --mean, --std and --size."
 )
-OWN = "onnxruntime"  # what `onnxlrp run` works with
 
 
 @click.command()
@@ -67,22 +70,29 @@ def convert(model: str, path: str | None, labels: str | None, force: bool, **giv
     click.echo(f"Outputs  {printable(', '.join(outputs[:SHOWN] + more))}")
     if _leaves_pictures_open(made.model):
         click.echo(f"Note:    {NOT_STORED}", err=True)
-    if options["target_runtime"] == PORTABLE:
-        warn_of_own_runtime(made)
-    click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
+    stops = elsewhere(made.model, model, RUNTIMES[OWN])
+    for problem in stops if options["target_runtime"] == PORTABLE else ():  # another is not meant for here
+        click.echo(printable(f"Warning: {problem} `onnxlrp run` needs that runtime."), err=True)
+    if not stops and _takes_pictures(made.model):
+        click.echo(f"See it:  onnxlrp run {shlex.quote(str(destination))} IMAGE")
+
+
+def _takes_pictures(explainer: ModelProto) -> bool:
+    """Whether a picture and a class are all that it asks for, as `onnxlrp run` can say no more."""
+    try:
+        signature = declared_signature("model", explainer)
+        stored = metadata_of(explainer).get(KEY_PREPROCESS)
+        fit(signature.shape, Preprocessing.from_json(stored) if stored else None)
+    except OnnxLrpError:
+        return False
+    return not signature.fed
 
 
 def _leaves_pictures_open(explainer: ModelProto) -> bool:
     """Whether its input looks like pictures, and nothing says how they become it."""
-    stored = {p.key: p.value for p in explainer.metadata_props}
+    stored = metadata_of(explainer)
     image = next(i for i in explainer.graph.input if i.name == stored[KEY_INPUT])
     return KEY_PREPROCESS not in stored and len(image.type.tensor_type.shape.dim) == 4
-
-
-def warn_of_own_runtime(made: pipeline.Conversion) -> None:
-    """Say on stderr what keeps `onnxlrp run` from running an explainer that is for any runtime, so is not refused."""
-    for problem in elsewhere(made.model, "model", RUNTIMES[OWN]):
-        click.echo(printable(f"Warning: {problem} `onnxlrp run` needs that runtime."), err=True)
 
 
 def default_path(model: str) -> Path:

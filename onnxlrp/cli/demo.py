@@ -18,7 +18,6 @@ from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.heatmap import as_map
 from onnxlrp.run.images import read_picture, resized
 from onnxlrp.run.names import class_slugs
-from onnxlrp.run.preparing import fit
 from onnxlrp.run.region import strongest_region
 from onnxlrp.run.report import Origin, Wishes, draw, top_table
 from onnxlrp.run.session import Explainer
@@ -53,7 +52,7 @@ def demo(output: str, force: bool) -> None:
     keep_or_write(explainer_path, converted.model.SerializeToString(), force)
 
     explainer = Explainer(explainer_path)
-    fitted = fit(explainer.input_shape, explainer.preprocessing)
+    fitted = explainer.fit()
     click.echo(f"2  Run the explainer on {files.sample.name} with ONNX Runtime ({explainer.provider}).\n")
     prepared = fitted(read_picture(files.sample))
     (case,) = explain_pictures(explainer, [files.sample], [prepared], [PREDICTED])

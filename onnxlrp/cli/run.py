@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
+from onnxlrp.cli.convert import convert
 from onnxlrp.cli.options import ONE_SIDED_SAID, PRESETS_SAID, Place, Word, read_conditions
 from onnxlrp.contract import KEY_CONTRACT, PREPROCESS_PRESETS
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
@@ -29,7 +32,7 @@ from onnxlrp.run.methods import DEFAULT as OWN
 from onnxlrp.run.methods import NAMES as METHODS
 from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
-from onnxlrp.run.preparing import GUESS_WARNING, Fitted, Prepared, fit
+from onnxlrp.run.preparing import Fitted, Prepared
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.report import (
     STYLES,
@@ -44,9 +47,10 @@ from onnxlrp.run.report import (
 )
 from onnxlrp.run.runtime import DEVICES
 from onnxlrp.run.session import Explainer
-from onnxlrp.run.targets import Choice, parse_targets, refuse_choice, refuse_count
+from onnxlrp.run.targets import Choice, mistakable, parse_targets, refuse_choice, refuse_count
 from onnxlrp.run.terminal import printable
 
+PASSED_ON = {"--composite", "--condition", "--preprocess"}  # to the conversion in memory
 MOST_TABLES = 8  # pictures; above it, one line each
 SHOWN = 6  # names in a warning
 UNITS = 1000  # of the progress bar, a picture
@@ -120,20 +124,18 @@ def run(
     wishes = Wishes(parse_formats(formats), method=method.described, **drawing)
     _refuse_idle(wishes)
     paths = find_images(images)
-    opened = _open(
-        model, (device, batch), method, composite, read_conditions(conditions), wishes.layers or wishes.channels > 0
-    )
+    asked = {"composite": composite, "preprocess": preprocess, "conditions": read_conditions(conditions)}
+    opened = _open(model, (device, batch), method, asked, wishes.layers or wishes.channels > 0)
     explainer = opened.explainer
     choices = _choices(targets, explainer)
-    fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
-    if preprocess is None and explainer.preprocessing is None:
-        click.echo(f"Warning: {GUESS_WARNING}", err=True)
+    fitted = explainer.fit(preprocess)
+    if fitted.doubt:
+        click.echo(f"Warning: {fitted.doubt}", err=True)
     stems, slugs = unique_stems(paths), _possible_slugs(explainer, choices)
     refuse_long(stems, slugs, wishes.endings)
     if not force:
         refuse_existing(Path(output), stems.values(), slugs, wishes.endings)
-    # Bad pictures stop the run before it has begun.
-    raise_if_any([problem for found in ahead(_unreadable, paths, WORKERS) for problem in found])
+    _check_pictures(paths)
     folder = output_folder(output)
 
     origin, layout = Origin.of(explainer), fitted.preprocessing.layout
@@ -143,18 +145,29 @@ def run(
     ):
         for case in _cases(opened, paths, fitted, choices, batch, bar):
             drawing_behind.put(functools.partial(write_case, folder, stems[case.path], case, origin, layout, wishes))
-    _print_results(drawing_behind.results, paths, explainer)
+    _print_results(drawing_behind.results, paths, explainer, wishes.endings)
     if wishes.pages:
         _warn_of_letters([done.case for done in drawing_behind.results], explainer)
 
 
-def _unreadable(path: Path) -> Sequence[Problem]:
-    """What is wrong with a picture, if anything is."""
+def _check_pictures(paths: list[Path]) -> None:
+    """Stop the run before it has begun where pictures are bad, and say where there is more than will be explained."""
+    looked = list(ahead(_frames, paths, WORKERS))
+    raise_if_any([problem for found in looked if not isinstance(found, int) for problem in found])
+    more = [(path, found) for path, found in zip(paths, looked, strict=True) if isinstance(found, int) and found > 1]
+    if more:
+        (path, frames), others = more[0], len(more) - 1
+        so = f" (likewise of {others} other file{'s' * (others > 1)})" if others else ""
+        text = f"Warning: {path} holds {frames} frames, and only the first is explained{so}. Save each as a file."
+        click.echo(printable(text), err=True)
+
+
+def _frames(path: Path) -> int | Sequence[Problem]:
+    """How many frames a picture's file holds, or what is wrong with it."""
     try:
-        read_picture(path)
+        return read_picture(path).frames
     except OnnxLrpError as error:
         return error.problems
-    return ()
 
 
 def _refuse_idle(wishes: Wishes) -> None:
@@ -203,19 +216,18 @@ def _cases(
         bar(len(some) * UNITS - told[0])
 
 
-def _open(
-    model: str, place: tuple[str, int], method: Method, composite: str | None, conditions: dict[str, Any], taps: bool
-) -> Model:
+def _open(model: str, place: tuple[str, int], method: Method, asked: dict[str, Any], taps: bool) -> Model:
     """The explainer for `model`, on a device with a batch size; a plain classifier is converted as the user asked."""
     proto, _ = read_model(model)
-    options: dict[str, Any] = {"composite": composite or method.composite, "conditions": conditions}
+    conditions = asked["conditions"]
+    options = asked | {"composite": asked["composite"] or method.composite}
     options["taps"] = ["all"] if taps and method.name == OWN else []
     if KEY_CONTRACT in metadata_of(proto):
-        options = {"composite": composite}
+        options = {"composite": asked["composite"]}
     elif "input" in conditions.values():
         remedy = "name its channels: --condition LAYER=3,17,42"
         raise OnnxLrpError(Problem("condition", "a classifier converted in memory has no such input", remedy))
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _remedied(model):
         warnings.simplefilter("always", RuntimeWarning)
         explainer = Explainer(model, *place, **{k: v for k, v in options.items() if v})
     for warning in caught:
@@ -223,6 +235,22 @@ def _open(
     method.check(explainer)
     _check_form(explainer, method, taps)
     return Model(explainer, method, {} if explainer.converted else _masks(explainer, conditions))
+
+
+@contextlib.contextmanager
+def _remedied(model: str) -> Iterator[None]:
+    """Problems within it that an option of `convert` would solve, which there is not here, get a remedy that works."""
+    elsewhere = {option for parameter in convert.params for option in parameter.opts} - PASSED_ON
+
+    def remedied(problem: Problem) -> Problem:
+        if elsewhere.isdisjoint(re.findall("--[a-z-]+", f"{problem.node} {problem.remedy}")):
+            return problem
+        return replace(problem, remedy=f"convert it first with onnxlrp convert {shlex.quote(model)}: {problem.remedy}")
+
+    try:
+        yield
+    except OnnxLrpError as error:
+        raise type(error)(*map(remedied, error.problems)) from error
 
 
 def _check_form(explainer: Explainer, method: Method, taps: bool) -> None:
@@ -261,11 +289,13 @@ def _masks(explainer: Explainer, conditions: dict[str, Any]) -> Conditions:
 
 
 def _choices(targets: Sequence[str], explainer: Explainer) -> list[Choice]:
-    """The classes asked for, refused where the explainer cannot explain them."""
+    """The classes asked for, refused where the explainer cannot explain them; warns of numbers that are names."""
     many = explainer.targets_per_input
     if many is not None and not targets:
         targets = (f"top{many}",)
     choices = parse_targets(targets, explainer.labels, explainer.classes)
+    for sentence in mistakable(targets, explainer.labels):
+        click.echo(printable(f"Warning: {sentence}"), err=True)
     if many is not None:
         refuse_count(choices, many)
     elif targets:
@@ -307,7 +337,7 @@ def _warn_of_letters(cases: Sequence[Case], explainer: Explainer) -> None:
         click.echo(printable(f"{said} {instead}"), err=True)
 
 
-def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) -> None:
+def _print_results(done: list[Done], paths: list[Path], explainer: Explainer, endings: Sequence[str]) -> None:
     labels = explainer.labels
     if len(paths) > MOST_TABLES:
         click.echo(summary_table([d.case for d in done], [d.file for d in done], labels))
@@ -315,5 +345,7 @@ def _print_results(done: list[Done], paths: list[Path], explainer: Explainer) ->
         for path in paths:
             here = [d for d in done if d.case.path == path]
             click.echo(top_table([d.case for d in here], [d.file for d in here], labels) + "\n")
+    if len(endings) > 1:
+        click.echo(f"Beside each .{endings[0]}: {', '.join(f'.{ending}' for ending in endings[1:])}")
     why = f" ({explainer.provider_reason})" if explainer.provider_reason else ""
     click.echo(f"Ran on {explainer.provider}{why}")

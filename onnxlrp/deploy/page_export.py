@@ -28,7 +28,6 @@ from onnxlrp.deploy.web_runtime import BACKENDS, Tell, WebRuntime
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph import stream, weights
 from onnxlrp.run.images import read_picture
-from onnxlrp.run.preparing import GUESS_WARNING
 
 SOURCE = Path(__file__).parent / "page"
 STATIC = ("page.css", "pictures.js", "preparing.js", "drawing.js", "loading.js", "engine.js", "page.js")
@@ -87,9 +86,10 @@ def export_page(
     """
     refuse_filled(folder, force, WRITTEN)
     opened = open_explainer(model)
-    form = page_form(opened, preprocess)
-    if preprocess is None and opened.explainer.preprocessing is None:
-        tell(f"Warning: {GUESS_WARNING}")
+    fitted = opened.explainer.fit(preprocess)
+    form = page_form(opened, fitted)
+    if fitted.doubt:
+        tell(f"Warning: {fitted.doubt}")
     _weigh(opened, tell)
     pictures = [read_sample(path) for path in samples]
     found = web_runtime.find_runtime(runtime, tell)

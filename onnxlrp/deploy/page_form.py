@@ -13,18 +13,17 @@ from typing import Any
 from onnxlrp import contract, look
 from onnxlrp.deploy.opening import Opened, Tensor
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.run.preparing import Fitted, fit
+from onnxlrp.run.preparing import Fitted
 
 TYPES = ("float32", "float64", "float16", "uint8")  # that ONNX Runtime takes in a browser
 
 
-def page_form(opened: Opened, preprocess: str | None) -> dict[str, Any]:
-    """The explainer's names, shapes, classes and pre-processing; `preprocess` names a preset that goes before its own.
+def page_form(opened: Opened, fitted: Fitted) -> dict[str, Any]:
+    """The explainer's names, shapes, classes and pre-processing (`fitted`).
 
     Raises `OnnxLrpError` with everything that keeps the explainer from being explained by a picture and a class.
     """
     explainer = opened.explainer
-    fitted = fit(explainer.input_shape, explainer.preprocessing, preprocess)
     image = opened.input
     _refuse(opened, fitted)
     return {

@@ -73,8 +73,12 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
     return able[0]
 
 
-def check_target(target: object, classes: int) -> None:
-    """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number."""
+def check_target(target: object, many: int | None, classes: int) -> None:
+    """Raise `OnnxLrpError` unless `target` is "input", "predicted" or a class number, and there are as many classes as
+    are to be explained in one run."""
+    if many is not None and many > classes:
+        reason = f"the model has {classes} classes"
+        raise OnnxLrpError(Problem(f"--targets-per-input {many}", reason, f"choose 1 to {classes}"))
     words = ("input", "predicted")
     if target in words or (type(target) is int and 0 <= target < classes):
         return
@@ -102,11 +106,11 @@ def _labels(metadata: Mapping[str, str]) -> list[str]:
         raise OnnxLrpError(Problem(f"metadata {contract.KEY_LABELS}", reason, "give them with --labels")) from None
 
 
-def with_metadata(options: Options, metadata: Mapping[str, str], shape: Shape) -> Options:
+def with_metadata(options: Options, model: Model, shape: Shape) -> Options:
     """The options, completed by what the classifier's own metadata says of pre-processing and class names; checked."""
-    preprocess, labels = options.preprocess, options.labels
+    preprocess, labels, metadata = options.preprocess, options.labels, model.metadata
     if preprocess is None and contract.KEY_PREPROCESS in metadata:
-        preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS])
+        preprocess = contract.Preprocessing.from_json(metadata[contract.KEY_PREPROCESS], model.name)
     if labels is None and contract.KEY_LABELS in metadata:
         labels = _labels(metadata)
     if preprocess is not None and len(shape) == 4:
@@ -142,7 +146,9 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
     if channels not in contract.CHANNELS or (preprocess.color_order == "L") != (channels == 1):
         order = preprocess.color_order
         reason = f"the input {shown(shape)} has {channels} channels in {preprocess.layout}; {order} pictures do not fit"
-        problems.append(Problem("pre-processing", reason, "choose another --layout or --color-order"))
+        fits = not {shape[1], shape[3]}.isdisjoint(contract.CHANNELS)
+        remedy = "choose another --layout or --color-order" if fits else "leave it out"
+        problems.append(Problem("pre-processing", reason, remedy))
     if problems:
         raise OnnxLrpError(*problems)
     return preprocess

@@ -66,8 +66,8 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
         raise OnnxLrpError(*view(build, output)[1])
     found = scores(facts, output)
     labels_from = "--labels" if options.labels is not None else f"metadata {contract.KEY_LABELS}"
-    options = choose.with_metadata(options, model.metadata, facts.shape(image))
-    choose.check_target(options.target, found.classes)
+    options = choose.with_metadata(options, model, facts.shape(image))
+    choose.check_target(options.target, options.targets_per_input, found.classes)
     choose.check_labels(options.labels, found.classes, labels_from)
     layers, problems = view(build, found.tensor)
     if problems:

@@ -188,7 +188,7 @@ def refuse_rules(explainer: Explainer) -> None:
 
 def refuse_pixels(explainer: Explainer) -> None:
     """Raise `OnnxLrpError` where an explainer takes whole pixels, which cannot be varied a little."""
-    if explainer.dtype.kind != "f":
+    if explainer.takes_pixels:
         reason = f"{explainer.name} takes whole pixels ({explainer.dtype}), and attributors feed what lies between"
         raise OnnxLrpError(Problem("method", reason, "convert the classifier without --embed-preprocessing"))
 

@@ -6,6 +6,7 @@ user sees. Grey pictures keep their 16 bits on the way to the model; transparenc
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import struct
 import warnings
@@ -30,10 +31,14 @@ _RESAVE = "save it again as an 8-bit or 16-bit PNG"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as read: `pixels` float32 [H, W] (grey) or [H, W, 3] (RGB), 0..255; 16-bit grey keeps its fractions."""
+    """A picture as read: `pixels` float32 [H, W] (grey) or [H, W, 3] (RGB), 0..255; 16-bit grey keeps its fractions.
+
+    `frames` is how many its file holds, of which these are the first.
+    """
 
     path: Path
     pixels: npt.NDArray[np.float32]
+    frames: int = 1
 
     @property
     def rgb(self) -> npt.NDArray[np.uint8]:
@@ -66,8 +71,9 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
 def read_picture(path: str | Path) -> Picture:
     """Read any picture Pillow can, as grey where it is grey and else as RGB.
 
-    EXIF rotation is applied; of an animation the first frame is taken; palettes are resolved; transparent pixels are
-    laid over white; CMYK becomes RGB; 16-bit grey is scaled by its full range (65535 becomes 255). Raises
+    EXIF rotation is applied; of several frames (an animation, a stack) the first is taken; palettes are resolved;
+    transparent pixels are laid over white; CMYK becomes RGB; 16-bit grey is scaled by its full range (65535 becomes
+    255). Raises
     `OnnxLrpError` where the file is no picture, is cut off, is far too large, or has pixels without a known range.
     """
     path = Path(path)
@@ -79,7 +85,7 @@ def read_picture(path: str | Path) -> Picture:
             with Image.open(path) as opened:
                 opened.load()
                 upright = ImageOps.exif_transpose(opened)
-                return Picture(path, _pixels(upright, path))
+                return Picture(path, _pixels(upright, path), _frames(opened))
     except FileNotFoundError:
         raise OnnxLrpError(Problem(str(path), "there is no such file", "check the path")) from None
     except PermissionError as error:
@@ -132,6 +138,15 @@ def _pixels(image: Image.Image, path: Path) -> npt.NDArray[np.float32]:
         image = _over_white(image)
     grey = image.mode in ("1", "L")
     return np.asarray(image.convert("L" if grey else "RGB")).astype(np.float32)
+
+
+def _frames(image: Image.Image) -> int:
+    """How many frames a file holds; 1 where they cannot be counted, for then only the first is whole."""
+    if image.format == "MPO":  # a camera's JPEG: what follows are previews of the picture
+        return 1
+    with contextlib.suppress(*_BROKEN):
+        return int(getattr(image, "n_frames", 1))
+    return 1
 
 
 def _over_white(image: Image.Image) -> Image.Image:

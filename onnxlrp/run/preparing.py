@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from onnxlrp.contract import LUMINANCE, PREPROCESS_PRESETS, Layout, Preprocessing, told_layout
+from onnxlrp.contract import LUMINANCE, PREPROCESS_PRESETS, ColorOrder, Layout, Preprocessing, told_layout
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.run.images import Picture, resized
 
@@ -37,10 +37,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A pre-processing that fits a model: `channels` is 1 or 3, and mean and std have one value or `channels`."""
+    """A pre-processing that fits a model: `channels` is 1 or 3, and mean and std have one value or `channels`.
+
+    `doubt` is what the user should be told where it is not the one that the model states, else "".
+    """
 
     preprocessing: Preprocessing
     channels: int
+    doubt: str = ""
 
     def __call__(self, picture: Picture) -> Prepared:
         """Resize, order the colours, scale and normalise one picture."""
@@ -67,8 +71,8 @@ def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None)
     """How pictures become an input of `shape` (batch first, None where free).
 
     `stated` is what the model says of itself; `override` names a preset that goes before it (but keeps its size and
-    layout). With neither, pixels are scaled to 0..1: warn with `GUESS_WARNING`. Raises `OnnxLrpError` where the shape
-    is no picture's or does not fit the pre-processing.
+    layout). With neither, pixels are scaled to 0..1. Raises `OnnxLrpError` where the shape is no picture's or does not
+    fit the pre-processing.
     """
     if len(shape) != 4:
         reason = f"has {len(shape)} axes, a batch of pictures has 4"
@@ -89,8 +93,33 @@ def fit(shape: Shape, stated: Preprocessing | None, override: str | None = None)
             remedy = f"choose another --preprocess, or convert with --{name} for {_count(channels)}"
             raise OnnxLrpError(Problem("the pre-processing", reason, remedy))
     size = _size((height, width), way.size or (stated.size if stated else None))
-    color_order = "RGB" if channels == 3 and way.color_order == "L" else way.color_order
-    return Fitted(replace(way, layout=layout, size=size, color_order="L" if channels == 1 else color_order), channels)
+    chosen = replace(way, layout=layout, size=size, color_order=_color_order(way, channels))
+    return Fitted(chosen, channels, _doubt(stated, override, chosen, channels))
+
+
+def _doubt(stated: Preprocessing | None, override: str | None, chosen: Preprocessing, channels: int) -> str:
+    """What there is to be told of the pre-processing `chosen`; "" where the model states it."""
+    if stated is None:
+        return "" if override else GUESS_WARNING
+    if _numbers(stated, channels) == _numbers(chosen, channels):
+        return ""
+    return (
+        "the model states another pre-processing, by which its rules may have been made; "
+        f"--preprocess {override} goes before it."
+    )
+
+
+def _numbers(way: Preprocessing, channels: int) -> tuple[object, ...]:
+    """What becomes of each channel of a pixel, in one form for all ways to write it."""
+    each = (values * channels if len(values) == 1 else values for values in (way.mean, way.std))
+    return (_color_order(way, channels), way.scale, *each)
+
+
+def _color_order(way: Preprocessing, channels: int) -> ColorOrder:
+    """That of an input with 1 or 3 channels."""
+    if channels == 1:
+        return "L"
+    return "RGB" if way.color_order == "L" else way.color_order
 
 
 def _chosen(stated: Preprocessing | None, override: str | None) -> Preprocessing:

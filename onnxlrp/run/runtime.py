@@ -25,12 +25,15 @@ from typing import Any, Literal
 import onnx
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.explain.runtimes import RUNTIMES, elsewhere
 from onnxlrp.graph import save as saving
 from onnxlrp.run.memory import returning_memory, save_memory
+from onnxlrp.run.reading import read_model
 
 ModelLike = str | Path | bytes | onnx.ModelProto
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = ("auto", "cpu", "cuda")
+OWN = "onnxruntime"  # what this is called among the runtimes that explainers are written for
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 INSTALL_CUDA = "install CUDA 13 and cuDNN 9 with: pip install 'onnxruntime-gpu[cuda,cudnn]'"
@@ -58,12 +61,12 @@ class Opened:
     reason: str = ""
 
 
-def open_session(model: ModelLike, device: str = "auto", folder: Path | None = None) -> Opened:
+def open_session(model: ModelLike, device: str = "auto", folder: Path | None = None, name: str = "model") -> Opened:
     """Open `model` on `device`: "auto" takes CUDA where it runs and else the CPU, "cuda" insists on it.
 
-    `folder` is where the external data of a model given as bytes or ModelProto lies, if it has any. Raises
-    `OnnxLrpError` where the device is unknown or "cuda" does not run here, and where ONNX Runtime refuses the model.
-    Warns where packages of ONNX Runtime that break each other are installed together.
+    `folder` is where the external data of a model given as bytes or ModelProto lies, if it has any; `name` is what to
+    call the model in messages. Raises `OnnxLrpError` where the device is unknown or "cuda" does not run here, and where
+    ONNX Runtime refuses the model. Warns where packages of ONNX Runtime that break each other are installed together.
     """
     if device not in DEVICES:
         raise OnnxLrpError(Problem(f"device {device!r}", "unknown", f"choose one of {', '.join(DEVICES)}"))
@@ -74,14 +77,14 @@ def open_session(model: ModelLike, device: str = "auto", folder: Path | None = N
     reason = problem.reason if problem else ""
     with _loadable(model) as source:
         if device != "cpu" and problem is None:
-            session, problem = _try_cuda(runtime, source, folder)
+            session, problem = _try_cuda(runtime, source, folder, name)
             if session is not None:
                 return Opened(session, "CUDA")
             if device == "cuda" and problem is not None:
                 raise OnnxLrpError(problem)
             # With a GPU there is something to gain, so the remedy is worth a line even where nobody asked for CUDA.
             reason = f"{problem.reason}; {problem.remedy}" if problem else ""
-        return Opened(_create(runtime, source, folder, [CPU]), "CPU", reason)
+        return Opened(_create(runtime, source, folder, name, [CPU]), "CPU", reason)
 
 
 def run_session(session: Any, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def _warn_of_rivals() -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _create(runtime: Any, source: str | bytes, folder: Path | None, providers: list[Any]) -> Any:
+def _create(runtime: Any, source: str | bytes, folder: Path | None, name: str, providers: list[Any]) -> Any:
     options = runtime.SessionOptions()
     if folder is not None:
         options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(folder))
@@ -169,19 +172,21 @@ def _create(runtime: Any, source: str | bytes, folder: Path | None, providers: l
         with returning_memory():
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except failures(runtime) as error:
-        node = source if isinstance(source, str) else "model"
         remedy = f"this is ONNX Runtime {runtime.__version__}: a newer one may know the model's operators"
-        raise OnnxLrpError(Problem(node, f"ONNX Runtime cannot load it ({readable(error)})", remedy)) from error
+        said = [Problem(name, f"ONNX Runtime cannot load it ({readable(error)})", remedy)]
+        # Of the CPU it is known what it does not take, and what to do then.
+        known = elsewhere(read_model(source)[0], name, RUNTIMES[OWN]) if providers == [CPU] else []
+        raise OnnxLrpError(*(known or said)) from error
 
 
-def _try_cuda(runtime: Any, source: str | bytes, folder: Path | None) -> tuple[Any | None, Problem | None]:
+def _try_cuda(runtime: Any, source: str | bytes, folder: Path | None, name: str) -> tuple[Any | None, Problem | None]:
     """A session that runs on CUDA, or what kept it away."""
     runtime.set_default_logger_severity(_SILENT)
     try:
         if hasattr(runtime, "preload_dlls"):
             with contextlib.redirect_stdout(io.StringIO()):  # it prints each library that is missing
                 runtime.preload_dlls()
-        session = _create(runtime, source, folder, [(CUDA, CUDA_OPTIONS), CPU])
+        session = _create(runtime, source, folder, name, [(CUDA, CUDA_OPTIONS), CPU])
     except OnnxLrpError as error:
         # The CPU session that follows says whether it is the model's fault.
         return None, Problem("device cuda", f"CUDA does not start: {error.problems[0].reason}", USE_CPU[3:])

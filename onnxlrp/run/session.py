@@ -24,7 +24,7 @@ from onnxlrp.explain.options import Keywords
 from onnxlrp.run.binding import Binding, shapes_of
 from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
 from onnxlrp.run.forward import forward_only
-from onnxlrp.run.preparing import layout_of
+from onnxlrp.run.preparing import Fitted, fit, layout_of
 from onnxlrp.run.reading import metadata_of, read_model
 from onnxlrp.run.runtime import ModelLike, open_session, run_session, telling
 from onnxlrp.run.signature import read_signature
@@ -90,7 +90,7 @@ class Explainer:
             reason = f"is an explainer already, so {given} cannot be chosen any more"
             raise OnnxLrpError(Problem(name, reason, "convert the original classifier again"))
         self._metadata = metadata
-        opened = open_session(self._source, device, self._folder)
+        opened = open_session(self._source, device, self._folder, name)
         self._session, self._provider, self._reason = opened.session, opened.provider, opened.reason
         self._batch_size = batch_size if opened.provider == "CUDA" else None
         self._binding: Binding | None = None
@@ -135,6 +135,11 @@ class Explainer:
         return self._signature.dtype
 
     @property
+    def takes_pixels(self) -> bool:
+        """Whether that input is whole pixels, uint8, and the pre-processing is in the graph."""
+        return self.dtype.kind != "f"
+
+    @property
     def output_name(self) -> str:
         """The name of the output that is explained."""
         return self._signature.output
@@ -143,12 +148,22 @@ class Explainer:
     def preprocessing(self) -> contract.Preprocessing | None:
         """How a picture becomes the input, or None where the model does not say."""
         text = self._metadata.get(contract.KEY_PREPROCESS)
-        return contract.Preprocessing.from_json(text) if text else None
+        return contract.Preprocessing.from_json(text, self.name) if text else None
 
     @property
     def layout(self) -> contract.Layout:
         """Where the input's channels are: as its shape gives away, else as the pre-processing says, else "NCHW"."""
         return layout_of(self.input_shape, self.preprocessing)
+
+    def fit(self, preprocess: str | None = None) -> Fitted:
+        """How pictures become the input; `preprocess` names a preset (`--preprocess`) to go before what the model says.
+
+        Raises `OnnxLrpError` where the input is no picture's, the preset does not fit it, or there is none to choose.
+        """
+        if preprocess is not None and self.takes_pixels:
+            reason = f"{self.name} takes whole pixels, for its pre-processing is in the graph"
+            raise OnnxLrpError(Problem(f"--preprocess {preprocess}", reason, "leave --preprocess out"))
+        return fit(self.input_shape, self.preprocessing, preprocess)
 
     @property
     def labels(self) -> list[str] | None:
@@ -248,7 +263,7 @@ class Explainer:
     def _classifier(self) -> Any:
         """A session of the classifier alone, on the device of the explainer."""
         proto = forward_only(read_model(self._source)[0], self.output_name)
-        return open_session(proto, self.provider.lower(), self._folder).session
+        return open_session(proto, self.provider.lower(), self._folder, self.name).session
 
     def _all_outputs(self, feeds: Feeds) -> dict[str, Array]:
         """One run of the explainer: on CUDA through buffers that are kept for feeds of the same shape."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.run.reading import metadata_of
 
 DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -19,6 +21,15 @@ DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(uint8)": np.uint8,  # pixels
 }
 Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An input or output as a session lists it."""
+
+    name: str
+    type: str
+    shape: Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,19 @@ def read_signature(name: str, metadata: Mapping[str, str], inputs: Sequence[Any]
         conditions={layer: _channels(name, v) for layer, v in masks.items()},
         condition_dtypes={layer: _dtype(name, v) for layer, v in masks.items()},
     )
+
+
+def declared_signature(name: str, model: onnx.ModelProto) -> Signature:
+    """The signature that a session of an explainer would have, without opening one; raises as `read_signature`."""
+    graph, metadata = model.graph, metadata_of(model)
+    return read_signature(name, metadata, [_declared(v) for v in graph.input], [_declared(v) for v in graph.output])
+
+
+def _declared(value: onnx.ValueInfoProto) -> Declared:
+    kind = value.type.tensor_type
+    type_name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    return Declared(value.name, f"tensor({type_name})", sizes)
 
 
 def _check_version(name: str, metadata: Mapping[str, str]) -> None:

@@ -44,6 +44,18 @@ def parse_targets(texts: Sequence[str], labels: Sequence[str] | None, classes: i
     return choices
 
 
+def mistakable(texts: Sequence[str], labels: Sequence[str] | None) -> list[str]:
+    """A sentence for each text that is the name of one class and the number of another: the name is what counts."""
+    names = list(labels or ())
+    digits = [text.strip() for text in texts if text.strip().isdecimal()]
+    return [
+        f"target {text!r} is taken for class {names.index(text)}, whose name that is, and not for class {int(text)}, "
+        f"which is named {names[int(text)]!r}."
+        for text in digits
+        if text in names and int(text) < len(names) and names[int(text)] != text
+    ]
+
+
 def refuse_choice(choices: Sequence[Choice], fixed: int | None) -> None:
     """Raise `OnnxLrpError` where a model that always explains `fixed` (-1: the predicted class) is asked for another.
 

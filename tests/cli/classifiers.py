@@ -56,6 +56,13 @@ def changed(change: Callable[[ModelProto], object]) -> ModelProto:
     return proto
 
 
+def of_channels(channels: int) -> ModelProto:
+    """The plain classifier for images with so many channels."""
+    proto = classifier(shape=("N", channels, 8, 8))
+    proto.graph.initializer[0].CopyFrom(weight("w", 4, channels, 3, 3))
+    return proto
+
+
 def renamed(**names: str) -> ModelProto:
     """The plain classifier with tensors renamed."""
     proto = classifier()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from onnx import ModelProto
+from PIL import Image
 
 from onnxlrp.cli.main import main
 
@@ -44,6 +46,14 @@ def written(folder: Path) -> Callable[[ModelProto | bytes], Path]:
 def model(written: Callable[[ModelProto], Path]) -> Path:
     """A classifier that can be explained."""
     return written(classifiers.classifier())
+
+
+@pytest.fixture
+def picture(folder: Path) -> Path:
+    """A picture to explain."""
+    path = folder / "picture.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    return Path(path.name)
 
 
 @pytest.fixture

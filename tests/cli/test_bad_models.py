@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from tests.explain.networks import of_type
 
 from . import classifiers
-from .classifiers import changed, classifier, image, node, renamed, weight
+from .classifiers import changed, classifier, image, node, of_channels, renamed, weight
 from .conftest import Refused, invoke
 
 Written = Callable[[ModelProto | bytes], Path]
@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "its own explained": (renamed(c="explained"), [], "tensor explained: the model has a tensor of that name"),
     "damaged pre-processing": (
         changed(lambda m: m.metadata_props.add(key="onnxlrp.preprocess", value="{")), [],
-        "the metadata onnxlrp.preprocess cannot be read",
+        "model.onnx: the metadata onnxlrp.preprocess cannot be read",
     ),
 }  # fmt: skip
 
@@ -126,6 +126,94 @@ MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
 def test_what_cannot_be_explained(command: str, name: str, written: Written, refused: Refused) -> None:
     proto, options, words = {**REFUSED, **MISTAKEN}[name]
     refused(command, written(proto), *options, words=words)
+
+
+WIDE = (
+    "conv (Conv) and another one: not for ONNX Runtime: computes in float64, for which ONNX Runtime's CPU has no "
+    "convolution. Export the model in float32."
+)
+DAMAGED = "model.onnx: the metadata onnxlrp.preprocess cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("proto", "words"),
+    [(of_type(classifier(), TensorProto.DOUBLE), WIDE), (REFUSED["damaged pre-processing"][0], DAMAGED)],
+    ids=["double", "damaged"],
+)
+def test_run_knows_what_convert_knows_of_a_model(
+    proto: ModelProto, words: str, picture: Path, written: Written, refused: Refused
+) -> None:
+    """Of the classifier, and where it can be converted, of the explainer."""
+    model = written(proto)
+    refused("run", model, picture, "--device=cpu", words=words)
+    if invoke("convert", model, "-o", "explainer.onnx").exit_code == 0:
+        refused("run", "explainer.onnx", picture, "--device=cpu", words=words)
+
+
+FIRST = "Convert it first with onnxlrp convert model.onnx: "
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "options"),
+    [
+        ("two images", "choose one with --input NAME.", ["--input=x"]),
+        ("two outputs", "choose one with --output NAME.", ["--output=y"]),
+        ("open sizes", "fix them with --input-shape N,3,224,224.", ["--input-shape=N,3,8,8"]),
+        ("damaged class names", "give them with --labels.", ["--labels=names.txt"]),
+    ],
+)
+def test_run_says_what_only_convert_can_be_told(
+    name: str, words: str, options: list[str], picture: Path, written: Written, refused: Refused
+) -> None:
+    """Its own --output is a folder, and the others it does not have."""
+    model = written({**REFUSED, **MISTAKEN}[name][0])
+    refused("run", model, picture, "--device=cpu", words=FIRST + words)
+    Path("names.txt").write_text("\n".join("abcde"))
+    assert invoke("convert", model, *options).exit_code == 0
+
+
+def test_run_keeps_a_remedy_that_it_has(model: Path, picture: Path, refused: Refused) -> None:
+    box = ("--composite", "epsilon_gamma_box")
+    words = "Give both, zbox(low=…, high=…), in the units of x, or --preprocess."
+    assert FIRST not in refused("run", model, picture, "--device=cpu", *box, words=words)
+    refused("run", model, picture, "--device=cpu", "--condition=con=1", words="Did you mean Conv?")
+
+
+def test_run_converts_with_the_preprocessing_that_it_is_given(model: Path, picture: Path, written: Written) -> None:
+    """Rules that need the range of the input get it, as they do from convert."""
+    asked = ("--preprocess", "imagenet", "--composite", "epsilon_gamma_box")
+    assert invoke("convert", model, *asked).exit_code == 0
+    for out, words in {"memory": [model, *asked], "file": ["model.lrp.onnx"]}.items():
+        done = invoke("run", *words, picture, "-o", out, "--format=npy", "--target=1", "--device=cpu")
+        assert (done.exit_code, done.stderr) == (0, "")
+    np.testing.assert_array_equal(np.load("memory/picture.1.npy"), np.load("file/picture.1.npy"))
+
+
+SEEN: dict[str, tuple[ModelProto, list[str]]] = {
+    "a picture": (classifier(), []),
+    "a grey picture": (of_channels(1), []),
+    "pixels": (classifier(), ["--preprocess=unit", "--embed-preprocessing"]),
+    "several targets": (classifier(), ["--targets-per-input=2"]),
+    "channels to choose": (classifier(), ["--condition=Conv=input"]),
+    "half": (of_type(classifier(), TensorProto.FLOAT16), []),
+}
+UNSEEN: dict[str, tuple[ModelProto, list[str]]] = {
+    "two channels": (of_channels(2), []),
+    "four channels": (of_channels(4), []),
+    "float64": (of_type(classifier(), TensorProto.DOUBLE), []),
+    "float64 for another": (of_type(classifier(), TensorProto.DOUBLE), ["--target-runtime=openvino"]),
+    "a further input": (several(True, False), ["--input=x"]),
+    "relevance that is fed": (classifier(), ["--start=fed"]),
+}
+
+
+@pytest.mark.parametrize("name", [*SEEN, *UNSEEN])
+def test_convert_shows_the_way_to_run_where_it_works(name: str, picture: Path, written: Written) -> None:
+    proto, options = {**SEEN, **UNSEEN}[name]
+    done = invoke("convert", written(proto), *options)
+    assert done.exit_code == 0
+    assert ("See it:  onnxlrp run model.lrp.onnx IMAGE" in done.stdout) == (name in SEEN)
+    assert (invoke("run", "model.lrp.onnx", picture, "--device=cpu").exit_code == 0) == (name in SEEN)
 
 
 def test_every_problem_is_named(written: Written, refused: Refused) -> None:

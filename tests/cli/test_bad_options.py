@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from onnx import ModelProto
 
 from onnxlrp.rules.catalogue import CATALOGUE, parse
 
+from .classifiers import of_channels
 from .conftest import Refused, invoke
 
 BOTH = [
@@ -85,6 +88,8 @@ BOTH = [
             *((word, "is no class number, and no word for one") for word in ("best", "", "1.5", "²", "--5")),
         ]
     ),
+    ("--targets-per-input=6", "--targets-per-input 6: the model has 5 classes. Choose 1 to 5."),
+    ("--targets-per-input=0", "--targets-per-input 0: is not a positive number"),
     ("--target=INPUT", "Did you mean input? Choose 0 to 4, input or predicted."),
     ("--target=predict", "Did you mean predicted? Choose"),
 ]  # fmt: skip
@@ -105,6 +110,14 @@ def test_a_rule_can_be_typed_as_it_is_listed(model: Path, monkeypatch: pytest.Mo
         assert str(parse(listed)) == str(parse(entry.name))
     for text in ("epsilon(stabilizer=norm)", "epsilon(stabilizer='norm')"):
         assert "epsilon(stabilizer='norm')" in invoke("plan", model, f"--rule=Conv={text}").stdout
+
+
+def test_no_picture_becomes_an_input_of_two_channels(written: Callable[[ModelProto], Path], refused: Refused) -> None:
+    """Whatever its layout."""
+    model = written(of_channels(2))
+    words = "pre-processing: the input [N, 2, 8, 8] has 2 channels in NCHW; RGB pictures do not fit. Leave it out."
+    for command in (["convert"], ["plan"], ["run", "--device=cpu", __file__]):
+        refused(command[0], model, "--preprocess=unit", *command[1:], words=words)
 
 
 @pytest.mark.parametrize("option", ["--size=8x8", "--size=8", "--input-shape=Nx3x8x8", "--target=4", "--mean=0.5"])

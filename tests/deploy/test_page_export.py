@@ -108,8 +108,9 @@ def test_words_of_the_user_stay_words(explainer: Path, stand_in: Path) -> None:
 
 def test_what_cannot_be_shown_is_refused(explainer: Path, stand_in: Path, tmp_path: Path) -> None:
     """Exit 2, a reason and a remedy, and nothing written."""
-    fed = tmp_path / "fed.onnx"
+    fed, pixels = tmp_path / "fed.onnx", tmp_path / "pixels.onnx"
     convert(MODELS / "mri_vgg.onnx", start="fed").save(fed)
+    convert(MODELS / "mri_vgg.onnx", embed_preprocessing=True).save(pixels)
     tiff = tmp_path / "a.tif"
     from PIL import Image
 
@@ -118,6 +119,7 @@ def test_what_cannot_be_shown_is_refused(explainer: Path, stand_in: Path, tmp_pa
         "is a plain classifier": (MODELS / "mri_vgg.onnx",),
         "there is no such file": ("none.onnx",),
         "without --start fed": (fed,),
+        "Leave --preprocess out": (pixels, "--preprocess", "unit"),
         "that browsers do not read": (explainer, "--sample", tiff),
         "holds no onnxruntime-web": (explainer, "--runtime", tmp_path / "cache"),
     }

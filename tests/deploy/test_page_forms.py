@@ -15,7 +15,6 @@ from onnx import numpy_helper
 from onnxlrp.deploy.page_export import export_page
 from onnxlrp.explain.convert import convert
 from onnxlrp.run.images import read_picture
-from onnxlrp.run.preparing import fit
 from onnxlrp.run.session import Explainer
 
 from .conftest import MODELS, SAMPLES, opened
@@ -56,7 +55,7 @@ def test_every_form_is_fed(form: str, browser: Browser, runtime: str, tmp_path: 
     export_page(str(path), tmp_path / "page", runtime=runtime, webgpu=False)
     page = opened(browser, (tmp_path / "page" / "index.html").as_uri())
     explainer = Explainer(path, "cpu")
-    values = fit(explainer.input_shape, explainer.preprocessing)(read_picture(SAMPLES[2])).values
+    values = explainer.fit()(read_picture(SAMPLES[2])).values
     batch = np.rint(values)[None].astype(explainer.dtype) if explainer.dtype.kind != "f" else values[None]
     expected = explainer.explain(batch, asked(explainer, 1))
     numbers = json.dumps(values.astype(np.float64).reshape(-1).tolist())
@@ -94,7 +93,7 @@ def test_other_numbers_and_a_single_class(browser: Browser, runtime: str, tmp_pa
     page.choose_file("#file", SAMPLES[0])
     page.wait("!document.getElementById('panel').hidden")
     explainer = Explainer(path, "cpu")
-    values = fit(explainer.input_shape, None, "unit")(read_picture(SAMPLES[0])).values
+    values = explainer.fit("unit")(read_picture(SAMPLES[0])).values
     chance = explainer.explain(values[None]).probabilities[0, 0]
     said = page.run("document.querySelector('#best .chance').textContent").replace("\xa0", " ")
     assert said == (f"{100 * chance:.1f} %" if 0.001 <= chance <= 0.999 else said)

@@ -195,6 +195,9 @@ def test_layers_draw_a_sheet_beside_the_picture(explainer_file: Write, pictures:
     out = tmp_path / "out"
     assert call(explainer_file(), pictures[0], "-o", out, "--target", 0, "--layers").exit_code == 0
     assert names(out) == ["photo-0.cat.layers.png", "photo-0.cat.png"]
+    both = call(explainer_file(), pictures[0], "-o", out, "--force", "--layers", "--format", "npy,json")
+    assert "\nBeside each .npy: .json, .layers.png\n" in both.stdout
+    assert "Beside" not in call(explainer_file(), pictures[0], "-o", out, "--force").stdout
     refused("--tap all", explainer_file(taps=False), pictures[0], "-o", tmp_path / "none", "--layers")
     assert not (tmp_path / "none").exists()
 
@@ -266,8 +269,21 @@ def test_a_model_without_preprocessing_warns_of_the_guess(
     assert "--preprocess" in guessed.output
     told = call(model, pictures[0], "-o", tmp_path / "b", "--format", "npy", "--target", 1, "--preprocess", "unit")
     assert "--preprocess" not in told.output
+    other = call(explainer_file(), pictures[0], "-o", tmp_path / "c", "--target", "cat", "--preprocess", "unit")
+    assert other.stderr.startswith("Warning: the model states another pre-processing")
     assert names(tmp_path / "a") == ["photo-0.1.npy"]
     np.testing.assert_array_equal(np.load(tmp_path / "a/photo-0.1.npy"), np.load(tmp_path / "b/photo-0.1.npy"))
+
+
+def test_frames_that_are_not_explained_are_told(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
+    model, frames = explainer_file(), [Image.new("L", (9, 9), value) for value in (0, 90, 180)]
+    for name in ("stack.tif", "walk.gif"):
+        frames[0].save(pictures[0].with_name(name), save_all=True, append_images=frames[1:])
+    stack, walk = (pictures[0].with_name(name) for name in ("stack.tif", "walk.gif"))
+    said = f"Warning: {stack} holds 3 frames, and only the first is explained{{}}. Save each as a file.\n"
+    for places, others in (([stack], ""), ([*pictures, stack, walk], " (likewise of 1 other file)"), (pictures, None)):
+        result = call(model, *places, "-o", tmp_path / "out", "--target", "cat", "--force")
+        assert (result.exit_code, result.stderr) == (0, "" if others is None else said.format(others))
 
 
 def test_many_pictures_get_one_line_each(explainer_file: Write, tmp_path: Path) -> None:
@@ -373,6 +389,21 @@ def test_slugs_are_different_and_safe() -> None:
         "5",
     ]
     assert class_slugs(None, 2) == ["0", "1"]
+
+
+def test_a_number_that_is_the_name_of_another_class(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path
+) -> None:
+    """The name counts, and it is said which class that is."""
+    model = explainer_file(metadata={"onnxlrp.labels": json.dumps(["2", "1", "0"])})
+    said = "Warning: target '2' is taken for class 0, whose name that is, and not for class 2, which is named '0'.\n"
+    for target, index, told in (("2", 0, said), ("1", 1, ""), ("predicted", None, "")):
+        out = tmp_path / target
+        result = call(model, pictures[0], "-o", out, "--format", "json", "--target", target)
+        assert (result.exit_code, result.stderr) == (0, told)
+        assert index in (None, json.loads(next(out.glob("*.json")).read_text())["class"])
+    beyond = explainer_file(metadata={"onnxlrp.labels": json.dumps(["3", "7", "9"])})
+    assert call(beyond, pictures[0], "-o", tmp_path / "beyond", "--target", "3").stderr == ""
 
 
 def test_targets_in_words() -> None:

@@ -222,6 +222,24 @@ def test_run_of_a_fed_explainer_names_the_python_way(tmp_path: Path, picture: Pa
     assert call(model, picture, "-o", tmp_path / "out", "--method", "occlusion(window=3)").exit_code == 0
 
 
+def test_whole_pixels_are_prepared_in_the_graph_alone(tmp_path: Path, picture: Path) -> None:
+    """A preset on top of it would make 0 or 1 of every pixel."""
+    model, plain = saved(tmp_path, embed_preprocessing=True), saved(tmp_path, "plain")
+    said = "takes whole pixels, for its pre-processing is in the graph. Leave --preprocess out."
+    for preset in contract.PREPROCESS_PRESETS:
+        with pytest.raises(OnnxLrpError, match=said):
+            Explainer(model, "cpu").fit(preset)
+        error = call(model, picture, "-o", tmp_path / "none", "--preprocess", preset).exception
+        assert str(error) == f"--preprocess {preset}: {model} {said}"
+    assert not (tmp_path / "none").exists()
+    records = []
+    for name, asked in {"pixels": model, "values": plain}.items():
+        result = call(asked, picture, "-o", tmp_path / name, "--format", "json")
+        assert (result.exit_code, result.stderr) == (0, "")
+        records.append(json.loads(next((tmp_path / name).glob("*.json")).read_text()))
+    assert records[0]["score"] == pytest.approx(records[1]["score"], rel=1e-5)
+
+
 def test_run_with_conditions(tmp_path: Path, picture: Path) -> None:
     plain = tmp_path / "plain.onnx"
     onnx.save_model(classifier(), plain)

@@ -74,8 +74,24 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("L", (4, 4), value) for value in (50, 200)]
-    path = saved(tmp_path / "x.gif", frames[0], save_all=True, append_images=frames[1:])
-    assert np.all(read_picture(path).pixels == 50)
+    for ending in ("gif", "tif", "png", "webp"):
+        path = saved(tmp_path / f"x.{ending}", frames[0], save_all=True, append_images=frames[1:])
+        picture = read_picture(path)
+        np.testing.assert_allclose(picture.pixels, 50, atol=1)
+        assert picture.frames == 2
+
+
+def test_frames_that_are_no_further_pictures_are_not_counted(tmp_path: Path) -> None:
+    """A camera's previews, and what cannot be read any more."""
+    one, two = (Image.new("RGB", (40, 40), (value, 0, 0)) for value in (50, 200))
+    assert read_picture(saved(tmp_path / "one.png", one)).frames == 1
+    camera = saved(tmp_path / "camera.jpg", one, format="MPO", save_all=True, append_images=[two])
+    assert read_picture(camera).frames == 1
+    cut = saved(tmp_path / "cut.gif", one, save_all=True, append_images=[two])
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: whole.rindex(b"\x21\xf9") + 1])  # in the block before the second frame
+    assert np.all(read_picture(cut).pixels[..., 0] == 50)
+    assert read_picture(cut).frames == 1
 
 
 def test_what_is_no_picture_is_refused_with_file_reason_and_remedy(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +76,25 @@ def test_a_preset_keeps_the_models_size_and_layout() -> None:
     fitted = fit((None, None, None, 3), stated, "imagenet")
     assert (fitted.preprocessing.size, fitted.preprocessing.layout) == ((6, 5), "NHWC")
     assert fitted.preprocessing.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("stated", "override", "doubt"),
+    [
+        (None, None, "which is a guess. Say it with --preprocess imagenet|"),
+        (None, "unit", ""),
+        (Preprocessing(), None, ""),
+        (Preprocessing(mean=(0.0, 0.0, 0.0)), "unit", ""),
+        (Preprocessing(size=(6, 5), layout="NHWC", color_order="L"), "unit", ""),
+        (Preprocessing(std=(1.0, 1.0, 0.5)), "unit", "states another pre-processing.* --preprocess unit goes before"),
+        (Preprocessing(color_order="BGR"), "unit", "states another"),
+        (Preprocessing(scale=1.0), "unit", "states another"),
+        (Preprocessing(mean=(1.0, 2.0)), "unit", "states another"),
+    ],
+)
+def test_what_the_model_does_not_state_is_told(stated: Preprocessing | None, override: str | None, doubt: str) -> None:
+    told = fit((None, 6, 5, 3), stated and replace(stated, layout="NHWC"), override).doubt
+    assert re.search(doubt, told) if doubt else told == ""
 
 
 def test_free_axes_keep_the_pictures_size() -> None:
