@@ -42,6 +42,9 @@ class Word(click.Choice):
 class Place(click.Path):
     """A file or folder. The empty path, which would be the folder one is in, is refused: a variable was not set."""
 
+    def __init__(self) -> None:
+        super().__init__(readable=False)  # whether it can be read, whoever reads it says
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; raises `OnnxLrpError`."""
         if value == "" and param is not None:

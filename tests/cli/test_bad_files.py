@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,19 +73,36 @@ def test_a_path_without_a_file(command: str, folder: Path, model: Path, refused:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_device_is_no_model(command: str, folder: Path, refused: Refused) -> None:
+    """It may have no end, and a pipe nobody who writes: neither is read."""
+    os.mkfifo(folder / "pipe.onnx")
+    for name in ("/dev/zero", "pipe.onnx"):
+        refused(*arguments(command, name), words=f"{name}: is a device or a pipe, not a file. Name the .onnx file.")
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str, folder_too: bool) -> None:
+    """Let nobody, root not even, read the files of this name, or also pass the folder on the way to them."""
+
+    def denied(real: Callable[..., Any]) -> Callable[..., Any]:
+        def method(path: Path, *given: Any, **more: Any) -> Any:
+            if path.name == name and more.get("follow_symlinks", True):  # not for `lstat`, with which tests look
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *given, **more)
+
+        return method
+
+    for method in ("open", "read_bytes", *["stat"] * folder_too):
+        monkeypatch.setattr(Path, method, denied(getattr(Path, method)))
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_model_that_may_not_be_read(
-    command: str, model: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    command: str, folder_too: bool, model: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(command, model)
-    real = Path.read_bytes
-
-    def forbidden(path: Path) -> bytes:
-        if path.name == model.name:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return real(path)
-
-    monkeypatch.setattr(Path, "read_bytes", forbidden)
-    refused(*words, words="model.onnx: cannot be read (permission denied). Check its permissions.")
+    forbid(monkeypatch, model.name, folder_too)
+    refused(*words, words="model.onnx: cannot be read (permission denied). Check its permissions, and those of the")
 
 
 # -- where to write ---------------------------------------------------------------------------------------------------
@@ -228,6 +246,17 @@ def test_weights_that_are_missing_or_cut_off(command: str, folder: Path, divided
     refused(command, "model.onnx", words=f"weights.bin: is cut off: {len(whole) - 1} bytes")
     weights.unlink()
     refused(command, "model.onnx", words="weights.bin: the model keeps its weights in this file, which is missing")
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_weights_that_may_not_be_read(
+    command: str, folder_too: bool, divided: ModelProto, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = arguments(command, "model.onnx")
+    forbid(monkeypatch, "weights.bin", folder_too)
+    said = "weights.bin: the model keeps its weights in this file, which cannot be read (Permission denied). Check its"
+    refused(*words, words=said)
 
 
 @pytest.mark.parametrize(
