@@ -197,6 +197,17 @@ def test_external_data_beside_a_file(tmp_path: Path, build: Build) -> None:
     np.testing.assert_array_equal(Explainer(path, "cpu").explain(batch()).relevance, expected)
 
 
+def test_an_explainers_weights_are_looked_at_before_it_is_opened(tmp_path: Path, build: Build) -> None:
+    path, weights = tmp_path / "m.onnx", tmp_path / "m.data"
+    onnx.save_model(build(), path, save_as_external_data=True, location=weights.name, size_threshold=100)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(OnnxLrpError, match=r"m\.data: is cut off"):
+        Explainer(path, "cpu")
+    weights.unlink()
+    with pytest.raises(OnnxLrpError, match=r"m\.data: the model keeps its weights in this file, which is missing"):
+        Explainer(path, "cpu")
+
+
 def fake_conversion(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> list[dict[str, Any]]:
     """Let the conversion answer with `model`; returns the options it is called with."""
     calls: list[dict[str, Any]] = []
