@@ -37,7 +37,7 @@ OWN = "onnxruntime"  # what `onnxlrp run` works with
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", type=Place())
 @click.option("-o", "path", type=Place(), metavar="FILE", help="The explainer to write.  [default: MODEL.lrp.onnx]")
 @what_to_explain
 @what_to_return

@@ -48,8 +48,9 @@ class Place(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; raises `OnnxLrpError`."""
         if value == "" and param is not None:
+            name = param.human_readable_name if isinstance(param, click.Argument) else param.opts[0]
             reason = "names no file or folder"
-            raise OnnxLrpError(Problem(f"{param.opts[0]} ''", reason, "check that the variable is set"))
+            raise OnnxLrpError(Problem(f"{name} ''", reason, "check that the variable is set"))
         return super().convert(value, param, ctx)
 
 

@@ -67,7 +67,7 @@ def test_a_path_without_a_file(command: str, folder: Path, model: Path, refused:
     (folder / "inner").mkdir()
     refused(*arguments(command, "gone.onnx"), words="gone.onnx: there is no such file. Check the path.")
     refused(*arguments(command, "inner"), words="inner: is a folder. Name the .onnx file in it.")
-    refused(*arguments(command, ""), words="is a folder")
+    refused(*arguments(command, ""), words="MODEL '': names no file or folder. Check that the variable is set.")
     refused(*arguments(command, model / "below.onnx"), words="cannot be read (Not a directory)")
     refused(*arguments(command, "x" * 5000), words="cannot be read (File name too long)")
 
