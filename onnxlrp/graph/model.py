@@ -24,6 +24,10 @@ from onnxlrp.graph import weights
 
 PROTOBUF_LIMIT = 2**31  # bytes that one message, and so one file, can have at most
 LARGE = 2048  # bytes; a tensor above it is data (a weight), one below it may be a shape or a parameter
+MISTAKEN = {  # how files begin that bear a model's name all the same: what they are, and the remedy
+    (b"version https://git-lfs",): ("is a Git LFS pointer, not the model", "fetch the model itself: git lfs pull"),
+    (b"<!doctype html", b"<html"): ("is a web page, not a model", "download the file, not the page about it"),
+}
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -128,6 +132,9 @@ def parse(data: bytes, name: str) -> ModelProto:
     except (DecodeError, ValueError, RuntimeError):
         reason = f"is not an ONNX file, or is cut off ({len(data)} bytes)"
         remedy = "export the classifier to ONNX (torch.onnx.export, tf2onnx, …), or copy it again"
+        for starts, known in MISTAKEN.items():
+            if data[:100].lstrip().lower().startswith(starts):
+                reason, remedy = known
         raise OnnxLrpError(Problem(name, reason, remedy)) from None
     return with_graph(proto, name)
 

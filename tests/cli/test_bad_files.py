@@ -32,6 +32,12 @@ NOT_MODELS = {
     "zeros": (bytes(100), "is not an ONNX file"),
     "zip": (b"PK\x03\x04" + bytes(range(200)), "is not an ONNX file"),
     "tensor": (classifiers.weight("w", 3, 3).SerializeToString(), "is not an ONNX file"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "model.onnx: is a Git LFS pointer, not the model. Fetch the model itself: git lfs pull.",
+    ),
+    "web page": (b"\n<!DOCTYPE html>\n<html><head></head></html>", "model.onnx: is a web page, not a model. Download"),
+    "web page without a type": (b"<HTML lang='en'></HTML>", "model.onnx: is a web page, not a model. Download"),
     "graph": (classifiers.classifier().graph.SerializeToString(), "holds no ONNX graph"),
     "a message by chance": (b"\x08\x07", "holds no ONNX graph"),
     **{
