@@ -140,7 +140,7 @@ def test_places_that_cannot_be_written(folder: Path, model: Path, refused: Refus
     (folder / "loop").symlink_to("loop")
     os.mkfifo(folder / "pipe")
     refused("convert", model, "-o", "gone/a.onnx", words="gone: there is no such folder. Create it")
-    refused("convert", model, "-o", f"{model}/a.onnx", words="is a file, not a folder")
+    refused("convert", model, "-o", f"{model}/a.onnx", words=f"{model}: is a file, not a folder. Write elsewhere with")
     refused("convert", model, "-o", "inner", words="inner: is a folder. Name a file to write.")
     refused("convert", model, "-o", "/dev/null", words="/dev/null: is a device or a pipe")
     refused("convert", model, "-o", "/dev/null", "--force", words="/dev/null: is a device or a pipe")

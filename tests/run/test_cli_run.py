@@ -185,6 +185,9 @@ def test_results_are_replaced_only_by_force(
     assert call(model, pictures[0], "-o", out, "--target", target, "--force").exit_code == 0
     assert file.read_bytes() != b"mine"
     assert call(model, pictures[1], "-o", out, "--target", target).exit_code == 0  # another picture is in nobody's way
+    file.unlink()
+    file.mkdir()
+    refused(f"{file}: is a folder. Move it away", model, pictures[0], "-o", out, "--target", target, "--force")
 
 
 def test_what_is_refused_writes_nothing(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:
