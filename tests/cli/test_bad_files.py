@@ -298,12 +298,18 @@ def test_weights_that_do_not_fit_their_shape(written: Written, refused: Refused)
     ("content", "words"),
     [
         (None, "--labels names.txt: cannot be read (No such file or directory)"),
-        (b"\xff\xfe\x00\x81", "cannot be read (it is not UTF-8 text)"),
+        ("Füße\n".encode("latin-1"), "cannot be read (it is not UTF-8 text). Save it as text in UTF-8."),
+        ("cat\ndog\n".encode("utf-16"), "cannot be read (it is not UTF-8 text). Save it as text in UTF-8."),
         (b"", "0 class names for 5 classes"),
         (b"cat\ndog\n", "2 class names for 5 classes"),
         (b'["cat", "dog"', "is not JSON with one name for every class"),
         (b'{"0": "cat", "2": "dog"}', "is not JSON with one name for every class"),
         (b"[" * 100_000, "is not JSON with one name for every class"),
+        (b'["a", 1, null, "d", "e"]', "names.txt: class 2 is null, which is no name. Write a list"),
+        (b'["a", 1, true, "d", "e"]', "class 2 is true, which is no name"),
+        (b'["a", 1, "c", {"x": 1}, "e"]', 'class 3 is {"x": 1}, which is no name'),
+        (b'[["n01", "cat"], ["n02", null], "c", "d", "e"]', 'class 1 is ["n02", null], which is no name'),
+        (b'["a", "b", "c", "d", []]', "class 4 is [], which is no name"),
         (b'["a", "b", "c", "d", "e", "f"]', "6 class names for 5 classes"),
     ],
 )
@@ -314,11 +320,11 @@ def test_bad_class_names(content: bytes | None, words: str, folder: Path, model:
 
 
 def test_class_names_of_several_words(folder: Path, model: Path) -> None:
-    """As Keras has them, [identifier, name]; whatever is no text becomes one."""
-    (folder / "names.json").write_text('[["n01", "cat"], ["n02", 3], "dog", 4, null]')
+    """As Keras has them, [identifier, name]; numbers are names too."""
+    (folder / "names.json").write_text('[["n01", "cat"], ["n02", 3], "dog", 4, 0.5]')
     assert invoke("convert", model, "--labels", "names.json").exit_code == 0
     stored = {p.key: p.value for p in onnx.load("model.lrp.onnx").metadata_props}[contract.KEY_LABELS]
-    assert json.loads(stored) == ["n01 cat", "n02 3", "dog", "4", "None"]
+    assert json.loads(stored) == ["n01 cat", "n02 3", "dog", "4", "0.5"]
 
 
 def test_class_names_that_are_a_folder(folder: Path, model: Path, refused: Refused) -> None:
