@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +251,30 @@ def test_telemetry_is_off() -> None:
 
     runtime.import_onnxruntime()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
+def test_ending_while_onnxruntime_loads_is_not_a_lack_of_it(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library turns what is raised while it loads into an ImportError."""
+
+    real = builtins.__import__
+
+    def interrupted(name: str, *given: Any, **more: Any) -> Any:
+        if name == "onnxruntime":
+            raise ImportError("initialization failed") from end
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(type(end)):
+        runtime.import_onnxruntime()
+
+
+def test_a_lack_of_onnxruntime_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(OnnxLrpError, match=r"ONNX Runtime: cannot be imported \(.*\). Run pip install onnxruntime-gpu"):
+        runtime.import_onnxruntime()
 
 
 def test_rival_packages_are_named_with_the_remedy() -> None:
