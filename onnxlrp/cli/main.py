@@ -1,13 +1,19 @@
 """`onnxlrp`: the commands, and the one place where errors become exit codes.
 
-0 is success, 2 bad input (what was asked cannot be done), 1 a failure at run time.
+0 is success, 2 bad input (what was asked cannot be done), 1 a failure at run time. What ends the program from outside
+gives 128 and the signal's number, as shells have it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -45,7 +51,8 @@ class Commands(click.Group):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # it may have no × and no →, and class names are in any script
         try:
-            return super().main(*args, **kwargs)
+            with terminable():
+                return super().main(*args, **kwargs)
         except OSError as error:
             if not output_fails():
                 raise
@@ -61,6 +68,9 @@ class Commands(click.Group):
             for problem in error.problems:
                 complain(str(problem))
             ctx.exit(1 if isinstance(error, RunError) else 2)
+        except KeyboardInterrupt:
+            click.echo("\nAborted!", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except MemoryError:
             complain("out of memory. Use a smaller --batch, or a machine with more.")
             ctx.exit(1)
@@ -95,6 +105,23 @@ def lament_output(reason: str) -> NoReturn:
     """End the program, since what it has to say reaches nobody."""
     complain(str(Problem("standard output", reason, "send it elsewhere")))
     sys.exit(1)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM unwinds the program as Ctrl-C does, so that no half-written file stays."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,4 +1,4 @@
-"""Where the program runs: a standard output that takes little or nothing."""
+"""Where the program runs: a standard output that takes little or nothing, and signals that end it."""
 
 from __future__ import annotations
 
@@ -71,3 +71,18 @@ def test_progress_is_drawn_for_nobody_where_errors_are_not_wanted(model: Path) -
     said = shell(f"{COMMAND} run {model} a.png b.png --device cpu 2>&-")
     assert said.returncode == 0
     assert "Ran on CPU" in said.stdout
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_leaves_no_half_written_file(name: str, code: int, folder: Path, model: Path) -> None:
+    """The signal arrives when the file is written under its temporary name."""
+    program = f"""
+import os, signal
+from onnxlrp.cli.main import main
+os.fsync = lambda handle: os.kill(os.getpid(), signal.{name})
+main(["convert", "{model}"])
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert said.returncode == code
+    assert "Traceback" not in said.stderr
+    assert [p.name for p in folder.iterdir()] == [model.name]
