@@ -17,6 +17,8 @@ from typing import IO
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 
+NO_FILE = "is a device or a pipe, not a file"
+
 _UMASK = threading.Lock()
 
 Write = Callable[[IO[bytes]], object]
@@ -35,16 +37,17 @@ def refuse_existing(path: Path, force: bool) -> None:
         if path.is_dir() or not path.name:
             raise OnnxLrpError(Problem(str(path), "is a folder", "name a file to write"))
         if path.exists() and not path.is_file():
-            raise OnnxLrpError(Problem(str(path), "is a device or a pipe, not a file", elsewhere))
+            raise OnnxLrpError(Problem(str(path), NO_FILE, elsewhere))
         if path.exists() and not force:
             remedy = "choose another name with -o, or replace it with --force"
             raise OnnxLrpError(Problem(str(path), "exists already", remedy))
         if _real(path).is_symlink():
             raise OnnxLrpError(Problem(str(path), "is a link that leads back to itself", elsewhere))
         parent = _real(path).parent
+        if not parent.exists():
+            raise OnnxLrpError(Problem(str(parent), "there is no such folder", f"create it, or {elsewhere}"))
         if not parent.is_dir():
-            reason = "is a file, not a folder" if parent.exists() else "there is no such folder"
-            raise OnnxLrpError(Problem(str(parent), reason, f"create it, or {elsewhere}"))
+            raise OnnxLrpError(Problem(str(parent), "is a file, not a folder", elsewhere))
     except OSError as error:  # a name too long, a folder that may not be entered, links in a circle
         raise OnnxLrpError(Problem(str(path), f"cannot be written ({error.strerror})", elsewhere)) from None
 
@@ -81,6 +84,8 @@ def output_folder(path: str | Path) -> Path:
 def _temporary(path: Path, write: Write) -> Iterator[Path]:
     """A file beside `path`, filled by `write` and safe on the disk; gone at the end unless it was moved away."""
     try:
+        if path.is_dir():
+            raise OnnxLrpError(Problem(str(path), "is a folder", "move it away, or write elsewhere with -o"))
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=".part")
     except OSError as error:
         remedy = "check the folder's permissions, or write elsewhere with -o"

@@ -40,7 +40,7 @@ NOT_STORED = (
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", type=Place())
 @click.option("-o", "path", type=Place(), metavar="FILE", help="The explainer to write.  [default: MODEL.lrp.onnx]")
 @what_to_explain
 @what_to_return

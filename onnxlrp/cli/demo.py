@@ -82,7 +82,11 @@ def find_demo_files() -> DemoFiles:
 
 def keep_or_write(path: Path, data: bytes, force: bool) -> None:
     """Write a file, unless an earlier demo wrote just that; raises `OnnxLrpError` where it says something else."""
-    if not force and path.exists() and path.read_bytes() != data:
+    try:
+        other = path.is_file() and path.read_bytes() != data
+    except OSError as error:
+        raise OnnxLrpError(Problem(str(path), f"cannot be read ({error.strerror})", "choose another -o")) from None
+    if other and not force:
         raise OnnxLrpError(Problem(str(path), "exists already, and is another", "use --force, or choose another -o"))
     write_whole(path, data)
 

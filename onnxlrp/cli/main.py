@@ -1,12 +1,20 @@
 """`onnxlrp`: the commands, and the one place where errors become exit codes.
 
-0 is success, 2 bad input (what was asked cannot be done), 1 a failure at run time.
+0 is success, 2 bad input (what was asked cannot be done), 1 a failure at run time. What ends the program from outside
+gives 128 and the signal's number, as shells have it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -18,7 +26,7 @@ from onnxlrp.cli.page import page
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
 from onnxlrp.cli.triton import triton
-from onnxlrp.errors import OnnxLrpError, RunError
+from onnxlrp.errors import OnnxLrpError, Problem, RunError
 from onnxlrp.run.terminal import printable
 
 DEBUG = "ONNXLRP_DEBUG"
@@ -31,6 +39,27 @@ class Commands(click.Group):
         """The commands in the order in which a newcomer needs them."""
         return list(self.commands)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program: a command, or --help and --version, with a standard output that may take little or nothing.
+
+        A pipe whose reader has gone is click's to end, quietly.
+        """
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (errors and progress reach nobody, as was asked)
+        if sys.stdout is None:
+            lament_output("is closed")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # it may have no × and no →, and class names are in any script
+        try:
+            with terminable():
+                return super().main(*args, **kwargs)
+        except OSError as error:
+            if not output_fails():
+                raise
+            # Python would complain once more when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            lament_output(f"cannot be written ({error.strerror or error})")
+
     def invoke(self, ctx: click.Context) -> object:
         """Run a command."""
         try:
@@ -39,17 +68,16 @@ class Commands(click.Group):
             for problem in error.problems:
                 complain(str(problem))
             ctx.exit(1 if isinstance(error, RunError) else 2)
-        except BrokenPipeError:
-            # The reader of our output has gone; Python would complain once more when it flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("\nAborted!", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except MemoryError:
             complain("out of memory. Use a smaller --batch, or a machine with more.")
             ctx.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if os.environ.get(DEBUG):
+            if os.environ.get(DEBUG) or (isinstance(error, OSError) and output_fails()):
                 raise
             said = " ".join(str(error).split())[:300]
             complain(
@@ -62,6 +90,38 @@ class Commands(click.Group):
 def complain(text: str) -> None:
     """Print an error, with the word in red where there is a terminal."""
     click.echo(f"{click.style('Error', fg='red')}: {printable(text)}", err=True)
+
+
+def output_fails() -> bool:
+    """Whether standard output takes no line any more."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def lament_output(reason: str) -> NoReturn:
+    """End the program, since what it has to say reaches nobody."""
+    complain(str(Problem("standard output", reason, "send it elsewhere")))
+    sys.exit(1)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within it SIGTERM unwinds the program as Ctrl-C does, so that no half-written file stays."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

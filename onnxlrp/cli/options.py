@@ -47,11 +47,15 @@ class Word(click.Choice):
 class Place(click.Path):
     """A file or folder. The empty path, which would be the folder one is in, is refused: a variable was not set."""
 
+    def __init__(self) -> None:
+        super().__init__(readable=False)  # whether it can be read, whoever reads it says
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path; raises `OnnxLrpError`."""
         if value == "" and param is not None:
+            name = param.human_readable_name if isinstance(param, click.Argument) else param.opts[0]
             reason = "names no file or folder"
-            raise OnnxLrpError(Problem(f"{param.opts[0]} ''", reason, "check that the variable is set"))
+            raise OnnxLrpError(Problem(f"{name} ''", reason, "check that the variable is set"))
         return super().convert(value, param, ctx)
 
 
@@ -254,20 +258,28 @@ def read_labels(path: str | None) -> list[str] | None:
         return None
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'})"
-        raise OnnxLrpError(Problem(f"--labels {path}", reason, "give a text file with one class name a line")) from None
+    except OSError as error:
+        remedy = "give a text file with one class name a line"
+        raise OnnxLrpError(Problem(f"--labels {path}", f"cannot be read ({error.strerror})", remedy)) from None
+    except UnicodeDecodeError:
+        reason = "cannot be read (it is not UTF-8 text)"
+        raise OnnxLrpError(Problem(f"--labels {path}", reason, "save it as text in UTF-8")) from None
     if text.lstrip().startswith(("[", "{")):
         return _json_labels(path, text)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _json_labels(path: str, text: str) -> list[str]:
+    remedy = 'write a list ["cat", "dog"] or an object {"0": "cat", "1": "dog"}'
     try:
         given = json.loads(text)
         if isinstance(given, dict):
             given = [given[str(i)] for i in range(len(given))]
-        return [" ".join(map(str, n)) if isinstance(n, list) else str(n) for n in given]
     except (ValueError, KeyError, RecursionError):
-        remedy = 'write a list ["cat", "dog"] or an object {"0": "cat", "1": "dog"}'
         raise OnnxLrpError(Problem(f"--labels {path}", "is not JSON with one name for every class", remedy)) from None
+    names = [entry if isinstance(entry, list) else [entry] for entry in given]  # Keras has [identifier, name]
+    for number, words in enumerate(names):
+        if not words or not all(type(word) in (str, int, float) for word in words):
+            reason = f"class {number} is {json.dumps(given[number])[:40]}, which is no name"
+            raise OnnxLrpError(Problem(f"--labels {path}", reason, remedy))
+    return [" ".join(map(str, words)) for words in names]

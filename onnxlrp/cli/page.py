@@ -14,7 +14,7 @@ from onnxlrp.run.terminal import printable
 
 
 @click.command()
-@click.argument("model", metavar="EXPLAINER", type=click.Path())
+@click.argument("model", metavar="EXPLAINER", type=Place())
 @click.option("-o", "--output", required=True, metavar="DIR", type=Place(), help="The folder to write.")
 @click.option(
     "--sample", "samples", multiple=True, metavar="IMAGE", type=Place(), help="A picture to offer; may be repeated."

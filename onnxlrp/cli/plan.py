@@ -8,7 +8,7 @@ from typing import Any
 import click
 from onnx import ModelProto
 
-from onnxlrp.cli.options import how_pictures_enter, read_options, what_to_explain, what_to_return
+from onnxlrp.cli.options import Place, how_pictures_enter, read_options, what_to_explain, what_to_return
 from onnxlrp.cli.table import table
 from onnxlrp.errors import raise_if_any
 from onnxlrp.explain.assemble import assemble
@@ -27,7 +27,7 @@ HEAD = ("layer", "nodes", "output", "rule", "why")
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", type=Place())
 @what_to_explain
 @what_to_return
 @how_pictures_enter

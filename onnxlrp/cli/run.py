@@ -66,7 +66,7 @@ class Model:
 
 
 @click.command()
-@click.argument("model", type=click.Path())
+@click.argument("model", type=Place())
 @click.argument("images", nargs=-1, required=True, type=Place())
 @click.option("-o", "--output", default="heatmaps", show_default=True, type=Place(), help="Where to write.")
 @click.option(

@@ -13,7 +13,7 @@ from onnxlrp.deploy.triton import export_triton
 
 
 @click.command()
-@click.argument("model", metavar="EXPLAINER", type=click.Path())
+@click.argument("model", metavar="EXPLAINER", type=Place())
 @click.option(
     "-o", "--output", required=True, metavar="REPOSITORY", type=Place(), help="The model repository to write into."
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,10 +19,15 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
+from onnxlrp.files import NO_FILE
 from onnxlrp.graph import weights
 
 PROTOBUF_LIMIT = 2**31  # bytes that one message, and so one file, can have at most
 LARGE = 2048  # bytes; a tensor above it is data (a weight), one below it may be a shape or a parameter
+MISTAKEN = {  # how files begin that bear a model's name all the same: what they are, and the remedy
+    (b"version https://git-lfs",): ("is a Git LFS pointer, not the model", "fetch the model itself: git lfs pull"),
+    (b"<!doctype html", b"<html"): ("is a web page, not a model", "download the file, not the page about it"),
+}
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -97,15 +103,17 @@ def read(path: Path) -> ModelProto:
     """
     name = str(path)
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise OnnxLrpError(Problem(name, "is a folder", "name the .onnx file in it"))
+        if not stat.S_ISREG(mode):  # it may have no end
+            raise OnnxLrpError(Problem(name, NO_FILE, "name the .onnx file"))
         data = path.read_bytes()
     except FileNotFoundError:
         raise OnnxLrpError(Problem(name, "there is no such file", "check the path")) from None
-    except IsADirectoryError:
-        raise OnnxLrpError(Problem(name, "is a folder", "name the .onnx file in it")) from None
     except PermissionError:
-        reason = "is a folder" if path.is_dir() else "cannot be read (permission denied)"
-        remedy = "name the .onnx file in it" if path.is_dir() else "check its permissions"
-        raise OnnxLrpError(Problem(name, reason, remedy)) from None
+        remedy = "check its permissions, and those of the folders around it"
+        raise OnnxLrpError(Problem(name, "cannot be read (permission denied)", remedy)) from None
     except (OSError, ValueError) as error:
         reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         raise OnnxLrpError(Problem(name, reason, "check the path")) from None
@@ -124,6 +132,9 @@ def parse(data: bytes, name: str) -> ModelProto:
     except (DecodeError, ValueError, RuntimeError):
         reason = f"is not an ONNX file, or is cut off ({len(data)} bytes)"
         remedy = "export the classifier to ONNX (torch.onnx.export, tf2onnx, …), or copy it again"
+        for starts, known in MISTAKEN.items():
+            if data[:100].lstrip().lower().startswith(starts):
+                reason, remedy = known
         raise OnnxLrpError(Problem(name, reason, remedy)) from None
     return with_graph(proto, name)
 

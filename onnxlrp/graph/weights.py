@@ -143,9 +143,14 @@ def _external_problem(tensor: TensorProto, folder: Path | None) -> Problem | Non
         reason = f"its place in {location} cannot be read ({error})"
         return Problem(f"tensor {tensor.name}", reason, "the file is damaged: copy or export it again")
     name = os.path.relpath(at.path) if at.path.is_relative_to(Path.cwd()) else str(at.path)
-    if not at.path.is_file():
-        remedy = "put it beside the model, under that name, or export again into one file"
-        return Problem(name, "the model keeps its weights in this file, which is missing", remedy)
+    try:
+        if not at.path.is_file():
+            remedy = "put it beside the model, under that name, or export again into one file"
+            return Problem(name, "the model keeps its weights in this file, which is missing", remedy)
+        at.path.open("rb").close()
+    except OSError as error:
+        reason = f"the model keeps its weights in this file, which cannot be read ({error.strerror})"
+        return Problem(name, reason, "check its name, its permissions and those of the folders around it")
     if at.offset + at.length > at.path.stat().st_size:
         reason = f"is cut off: {at.path.stat().st_size} bytes, and {tensor.name} needs {at.offset + at.length}"
         return Problem(name, reason, "copy or export it again")

@@ -63,14 +63,18 @@ def refuse_long(stems: Mapping[Path, str], slugs: Sequence[str] | None, endings:
 
 
 def refuse_existing(folder: Path, stems: Iterable[str], slugs: Sequence[str] | None, endings: Sequence[str]) -> None:
-    """Raise `OnnxLrpError` where `folder` holds a file that a run could replace.
+    """Raise `OnnxLrpError` where `folder` holds a file that a run could replace, or does not say what it holds.
 
     `slugs` are the classes that may be explained; None, where even their number is not known, means every number.
     """
     if not os.path.isdir(folder):  # no error where its name is too long: that is said when it is made
         return
     known_stems, known_slugs = set(stems), None if slugs is None else set(slugs)
-    for name in sorted(os.listdir(folder)):
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise OnnxLrpError(Problem(str(folder), f"cannot be read ({error.strerror})", "choose another -o")) from None
+    for name in names:
         ending = next((e for e in sorted(endings, key=len, reverse=True) if name.endswith(f".{e}")), None)
         if ending is None:
             continue

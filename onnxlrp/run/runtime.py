@@ -112,6 +112,8 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
+        if error.__cause__ is not None and not isinstance(error.__cause__, Exception):
+            raise error.__cause__ from None  # Ctrl-C while the library was loading
         remedy = "run pip install onnxruntime-gpu (or onnxruntime on a Mac or on Arm)"
         raise OnnxLrpError(Problem("ONNX Runtime", f"cannot be imported ({error})", remedy)) from error
     return onnxruntime

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnx
 
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.errors import OnnxLrpError, Problem, RunError, raise_if_any
 from onnxlrp.explain.convert import convert
 from onnxlrp.explain.options import Keywords
+from onnxlrp.graph import weights
 from onnxlrp.run.binding import Binding, shapes_of
 from onnxlrp.run.feeding import Array, Conditions, Feeds, check_range, checked_batch, feeds_for
 from onnxlrp.run.forward import forward_only
@@ -89,6 +90,8 @@ class Explainer:
             given = ", ".join(sorted(convert_options))
             reason = f"is an explainer already, so {given} cannot be chosen any more"
             raise OnnxLrpError(Problem(name, reason, "convert the original classifier again"))
+        elif self._folder is not None:  # of a model in memory ONNX Runtime says what it misses
+            raise_if_any(weights.problems(proto, self._folder))
         self._metadata = metadata
         opened = open_session(self._source, device, self._folder, name)
         self._session, self._provider, self._reason = opened.session, opened.provider, opened.reason

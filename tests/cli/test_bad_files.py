@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,6 +32,12 @@ NOT_MODELS = {
     "zeros": (bytes(100), "is not an ONNX file"),
     "zip": (b"PK\x03\x04" + bytes(range(200)), "is not an ONNX file"),
     "tensor": (classifiers.weight("w", 3, 3).SerializeToString(), "is not an ONNX file"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "model.onnx: is a Git LFS pointer, not the model. Fetch the model itself: git lfs pull.",
+    ),
+    "web page": (b"\n<!DOCTYPE html>\n<html><head></head></html>", "model.onnx: is a web page, not a model. Download"),
+    "web page without a type": (b"<HTML lang='en'></HTML>", "model.onnx: is a web page, not a model. Download"),
     "graph": (classifiers.classifier().graph.SerializeToString(), "holds no ONNX graph"),
     "a message by chance": (b"\x08\x07", "holds no ONNX graph"),
     **{
@@ -66,25 +73,42 @@ def test_a_path_without_a_file(command: str, folder: Path, model: Path, refused:
     (folder / "inner").mkdir()
     refused(*arguments(command, "gone.onnx"), words="gone.onnx: there is no such file. Check the path.")
     refused(*arguments(command, "inner"), words="inner: is a folder. Name the .onnx file in it.")
-    refused(*arguments(command, ""), words="is a folder")
+    refused(*arguments(command, ""), words="MODEL '': names no file or folder. Check that the variable is set.")
     refused(*arguments(command, model / "below.onnx"), words="cannot be read (Not a directory)")
     refused(*arguments(command, "x" * 5000), words="cannot be read (File name too long)")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_a_device_is_no_model(command: str, folder: Path, refused: Refused) -> None:
+    """It may have no end, and a pipe nobody who writes: neither is read."""
+    os.mkfifo(folder / "pipe.onnx")
+    for name in ("/dev/zero", "pipe.onnx"):
+        refused(*arguments(command, name), words=f"{name}: is a device or a pipe, not a file. Name the .onnx file.")
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str, folder_too: bool) -> None:
+    """Let nobody, root not even, read the files of this name, or also pass the folder on the way to them."""
+
+    def denied(real: Callable[..., Any]) -> Callable[..., Any]:
+        def method(path: Path, *given: Any, **more: Any) -> Any:
+            if path.name == name and more.get("follow_symlinks", True):  # not for `lstat`, with which tests look
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *given, **more)
+
+        return method
+
+    for method in ("open", "read_bytes", *["stat"] * folder_too):
+        monkeypatch.setattr(Path, method, denied(getattr(Path, method)))
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_model_that_may_not_be_read(
-    command: str, model: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+    command: str, folder_too: bool, model: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(command, model)
-    real = Path.read_bytes
-
-    def forbidden(path: Path) -> bytes:
-        if path.name == model.name:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return real(path)
-
-    monkeypatch.setattr(Path, "read_bytes", forbidden)
-    refused(*words, words="model.onnx: cannot be read (permission denied). Check its permissions.")
+    forbid(monkeypatch, model.name, folder_too)
+    refused(*words, words="model.onnx: cannot be read (permission denied). Check its permissions, and those of the")
 
 
 # -- where to write ---------------------------------------------------------------------------------------------------
@@ -116,7 +140,7 @@ def test_places_that_cannot_be_written(folder: Path, model: Path, refused: Refus
     (folder / "loop").symlink_to("loop")
     os.mkfifo(folder / "pipe")
     refused("convert", model, "-o", "gone/a.onnx", words="gone: there is no such folder. Create it")
-    refused("convert", model, "-o", f"{model}/a.onnx", words="is a file, not a folder")
+    refused("convert", model, "-o", f"{model}/a.onnx", words=f"{model}: is a file, not a folder. Write elsewhere with")
     refused("convert", model, "-o", "inner", words="inner: is a folder. Name a file to write.")
     refused("convert", model, "-o", "/dev/null", words="/dev/null: is a device or a pipe")
     refused("convert", model, "-o", "/dev/null", "--force", words="/dev/null: is a device or a pipe")
@@ -230,6 +254,17 @@ def test_weights_that_are_missing_or_cut_off(command: str, folder: Path, divided
     refused(command, "model.onnx", words="weights.bin: the model keeps its weights in this file, which is missing")
 
 
+@pytest.mark.parametrize("folder_too", [False, True])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_weights_that_may_not_be_read(
+    command: str, folder_too: bool, divided: ModelProto, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = arguments(command, "model.onnx")
+    forbid(monkeypatch, "weights.bin", folder_too)
+    said = "weights.bin: the model keeps its weights in this file, which cannot be read (Permission denied). Check its"
+    refused(*words, words=said)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -263,12 +298,18 @@ def test_weights_that_do_not_fit_their_shape(written: Written, refused: Refused)
     ("content", "words"),
     [
         (None, "--labels names.txt: cannot be read (No such file or directory)"),
-        (b"\xff\xfe\x00\x81", "cannot be read (it is not UTF-8 text)"),
+        ("Füße\n".encode("latin-1"), "cannot be read (it is not UTF-8 text). Save it as text in UTF-8."),
+        ("cat\ndog\n".encode("utf-16"), "cannot be read (it is not UTF-8 text). Save it as text in UTF-8."),
         (b"", "0 class names for 5 classes"),
         (b"cat\ndog\n", "2 class names for 5 classes"),
         (b'["cat", "dog"', "is not JSON with one name for every class"),
         (b'{"0": "cat", "2": "dog"}', "is not JSON with one name for every class"),
         (b"[" * 100_000, "is not JSON with one name for every class"),
+        (b'["a", 1, null, "d", "e"]', "names.txt: class 2 is null, which is no name. Write a list"),
+        (b'["a", 1, true, "d", "e"]', "class 2 is true, which is no name"),
+        (b'["a", 1, "c", {"x": 1}, "e"]', 'class 3 is {"x": 1}, which is no name'),
+        (b'[["n01", "cat"], ["n02", null], "c", "d", "e"]', 'class 1 is ["n02", null], which is no name'),
+        (b'["a", "b", "c", "d", []]', "class 4 is [], which is no name"),
         (b'["a", "b", "c", "d", "e", "f"]', "6 class names for 5 classes"),
     ],
 )
@@ -279,11 +320,11 @@ def test_bad_class_names(content: bytes | None, words: str, folder: Path, model:
 
 
 def test_class_names_of_several_words(folder: Path, model: Path) -> None:
-    """As Keras has them, [identifier, name]; whatever is no text becomes one."""
-    (folder / "names.json").write_text('[["n01", "cat"], ["n02", 3], "dog", 4, null]')
+    """As Keras has them, [identifier, name]; numbers are names too."""
+    (folder / "names.json").write_text('[["n01", "cat"], ["n02", 3], "dog", 4, 0.5]')
     assert invoke("convert", model, "--labels", "names.json").exit_code == 0
     stored = {p.key: p.value for p in onnx.load("model.lrp.onnx").metadata_props}[contract.KEY_LABELS]
-    assert json.loads(stored) == ["n01 cat", "n02 3", "dog", "4", "None"]
+    assert json.loads(stored) == ["n01 cat", "n02 3", "dog", "4", "0.5"]
 
 
 def test_class_names_that_are_a_folder(folder: Path, model: Path, refused: Refused) -> None:

@@ -121,16 +121,18 @@ def test_help_says_what_words_do(command: str) -> None:
         assert command == "page" or re.search(rf"\b{colours}\b[^.]* do not show negative relevance", said)
 
 
-def test_a_bug_is_called_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [KeyError("oops"), OSError(5, "oops")])
+def test_a_bug_is_called_one(error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise KeyError("oops")
+        raise error
 
     monkeypatch.setattr("onnxlrp.cli.plan.examine", broken)
     result = invoke("plan", model)
     assert result.exit_code == 1
-    assert "Error: onnxlrp failed unexpectedly (KeyError: 'oops'). This is a bug of onnxlrp" in result.stderr
+    said = f"Error: onnxlrp failed unexpectedly ({type(error).__name__}: {error}). This is a bug of onnxlrp"
+    assert said in result.stderr
     monkeypatch.setenv("ONNXLRP_DEBUG", "1")
-    assert isinstance(invoke("plan", model).exception, KeyError)
+    assert invoke("plan", model).exception is error
 
 
 def test_convert_says_that_hosts_will_not_know_the_preprocessing(model: Path) -> None:

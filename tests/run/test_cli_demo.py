@@ -33,6 +33,14 @@ def test_the_demo_writes_and_says_what_it_saw(tmp_path: Path) -> None:
     assert CliRunner().invoke(demo, ["-o", str(out), "--force"]).exit_code == 0
 
 
+def test_a_folder_where_the_demo_writes_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mri_vgg.lrp.onnx").mkdir()
+    for force in ([], ["--force"]):
+        result = CliRunner().invoke(demo, ["-o", str(tmp_path), *force])
+        assert isinstance(result.exception, OnnxLrpError)
+        assert "mri_vgg.lrp.onnx: is a folder. Move it away, or write elsewhere with -o." in str(result.exception)
+
+
 def test_the_installed_packages_files_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = find_demo_files()
     (tmp_path / "samples").mkdir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -216,6 +218,22 @@ def test_results_are_replaced_only_by_force(
     assert call(model, pictures[0], "-o", out, "--target", target, "--force").exit_code == 0
     assert file.read_bytes() != b"mine"
     assert call(model, pictures[1], "-o", out, "--target", target).exit_code == 0  # another picture is in nobody's way
+    file.unlink()
+    file.mkdir()
+    refused(f"{file}: is a folder. Move it away", model, pictures[0], "-o", out, "--target", target, "--force")
+
+
+def test_a_folder_that_may_not_be_read(
+    explainer_file: Write, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds is not known, so nothing is written into it."""
+    model = explainer_file()
+
+    def forbidden(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    refused("cannot be read (Permission denied). Choose another -o.", model, pictures[0], "-o", tmp_path)
 
 
 def test_what_is_refused_writes_nothing(explainer_file: Write, pictures: list[Path], tmp_path: Path) -> None:

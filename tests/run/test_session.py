@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +199,17 @@ def test_external_data_beside_a_file(tmp_path: Path, build: Build) -> None:
     np.testing.assert_array_equal(Explainer(path, "cpu").explain(batch()).relevance, expected)
 
 
+def test_an_explainers_weights_are_looked_at_before_it_is_opened(tmp_path: Path, build: Build) -> None:
+    path, weights = tmp_path / "m.onnx", tmp_path / "m.data"
+    onnx.save_model(build(), path, save_as_external_data=True, location=weights.name, size_threshold=100)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(OnnxLrpError, match=r"m\.data: is cut off"):
+        Explainer(path, "cpu")
+    weights.unlink()
+    with pytest.raises(OnnxLrpError, match=r"m\.data: the model keeps its weights in this file, which is missing"):
+        Explainer(path, "cpu")
+
+
 def fake_conversion(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> list[dict[str, Any]]:
     """Let the conversion answer with `model`; returns the options it is called with."""
     calls: list[dict[str, Any]] = []
@@ -238,6 +251,30 @@ def test_telemetry_is_off() -> None:
 
     runtime.import_onnxruntime()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
+def test_ending_while_onnxruntime_loads_is_not_a_lack_of_it(
+    end: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library turns what is raised while it loads into an ImportError."""
+
+    real = builtins.__import__
+
+    def interrupted(name: str, *given: Any, **more: Any) -> Any:
+        if name == "onnxruntime":
+            raise ImportError("initialization failed") from end
+        return real(name, *given, **more)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(type(end)):
+        runtime.import_onnxruntime()
+
+
+def test_a_lack_of_onnxruntime_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(OnnxLrpError, match=r"ONNX Runtime: cannot be imported \(.*\). Run pip install onnxruntime-gpu"):
+        runtime.import_onnxruntime()
 
 
 def test_rival_packages_are_named_with_the_remedy() -> None:
