@@ -12,6 +12,7 @@ rule = "flat"
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -70,7 +71,7 @@ ENTRIES: Mapping[str, tuple[Check, str]] = {
 
 def write(composite: Composite) -> str:
     """The composite as TOML."""
-    lines = [f"name = {json.dumps(composite.name)}", f"start = {json.dumps(composite.start)}"]
+    lines = [f"name = {_written(composite.name)}", f"start = {_written(composite.start)}"]
     if composite.times_input:
         lines.append("times_input = true")
     for case in composite.cases:
@@ -78,9 +79,14 @@ def write(composite: Composite) -> str:
         for name in CONDITIONS:
             value = getattr(case, name)
             if value not in ((), "", None):
-                lines.append(f"{name} = {json.dumps(value)}")
-        lines.append(f"rule = {json.dumps(str(case.rule))}")
+                lines.append(f"{name} = {_written(value)}")
+        lines.append(f"rule = {_written(str(case.rule))}")
     return "\n".join(lines) + "\n"
+
+
+def _written(value: object) -> str:
+    """A value as TOML has it, in ASCII. JSON has the same form, but for letters beyond the 16 bits of its escapes."""
+    return re.sub("[^ -~]", lambda letter: f"\\U{ord(letter[0]):08X}", json.dumps(value, ensure_ascii=False))
 
 
 def read(path: Path) -> Composite:

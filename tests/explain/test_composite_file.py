@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import onnxlrp
-from onnxlrp.explain.composite import Composite
+from onnxlrp.explain.composite import Case, Composite
 from onnxlrp.explain.composite_file import read, write
 from onnxlrp.explain.presets import PRESETS, named
+from onnxlrp.rules import catalogue
 
 from .networks import PLAIN, RESIDUAL, explain, images, network
 
@@ -107,6 +108,15 @@ def test_every_condition(tmp_path: Path) -> None:
     }  # fmt: skip
     metadata = {p.key: p.value for p in conversion.model.metadata_props}
     assert (metadata["onnxlrp.composite"], metadata["onnxlrp.start"]) == ("mine", "one-hot")
+
+
+def test_names_in_any_script(tmp_path: Path) -> None:
+    """In ASCII, which every terminal and every editor takes."""
+    given = Composite(
+        "köpfe", (Case(catalogue.zplus(), pattern="脳/🧠*"), Case(catalogue.norm(), pattern='"a\\b\x7f"'))
+    )
+    assert write(given).isascii()
+    assert again(given, tmp_path) == given
 
 
 CASE = '[[case]]\nrule = "zplus"\n'
