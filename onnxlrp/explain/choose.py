@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem, closest
+from onnxlrp.errors import OnnxLrpError, Problem, closest, raise_if_any
 from onnxlrp.explain.composite import SEE_NAMES, matches, output_names, unmatched
 from onnxlrp.explain.options import Options
-from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape, shown
+from onnxlrp.graph.facts import FLOATS, Facts, Shape, captured, declared_shape, describe, shown
 from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
 
 RANKS = (3, 4, 5)  # [N, C, L], [N, C, H, W], [N, C, D, H, W], or with C last
+QUANTISED = ("quantize", "qlinear", "qgemm", "integer", "nbits")  # in the names of operators, of any domain
 
 
 def image_input(model: Model, name: str | None) -> str:
@@ -63,14 +64,37 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
         reason = f"the model has no such tensor; its outputs are {', '.join(outputs)}"
         remedy = closest(name, [*outputs, *model.producer], "choose one of these")
         raise OnnxLrpError(Problem(f"--output {name}", reason, remedy))
-    able = [o for o in ([name] if name else outputs) if facts.carries(o) and o != facts.image]
-    if not able:
-        reason = f"there is no path from input {facts.image} to {name or 'any output'}"
-        raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
+    asked = [name] if name else outputs
+    able = [o for o in asked if facts.carries(o) and o != facts.image]
     if len(able) > 1:
         shapes = "; ".join(f"{o} {shown(facts.shape(o)) if facts.known(o) else '?'}" for o in able)
         raise OnnxLrpError(Problem(model.name, f"has several outputs: {shapes}", "choose one with --output NAME"))
+    raise_if_any(_quantised(facts, able or asked))
+    if not able:
+        reason = f"there is no path from input {facts.image} to {name or 'any output'}"
+        raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
     return able[0]
+
+
+def _quantised(facts: Facts, outputs: Sequence[str]) -> list[Problem]:
+    """The problem with a model that computes in whole numbers between the image and the outputs, if it does.
+
+    Weights that are only stored so are constants, and no problem.
+    """
+    model, behind, before = facts.model, {facts.image}, set(outputs)
+    for node in model.nodes:
+        if behind.intersection((*node.input, *captured(node))):
+            behind.update(node.output)
+    for node in reversed(model.nodes):
+        if before.intersection(node.output):
+            before.update((*node.input, *captured(node)))
+    named = [n for n in model.nodes if any(word in n.op_type.lower() for word in QUANTISED)]
+    found = [n for n in named if behind.intersection(n.output) and before.intersection(n.output)]
+    if not found:
+        return []
+    others = f", here and in {len(found) - 1} more of its nodes" if found[1:] else ""
+    reason = f"the model is quantised{others}, and what rounds has no relevance rule"
+    return [Problem(describe(found[0]), reason, "convert the float model that it was made from")]
 
 
 def check_target(target: object, classes: int) -> None:

@@ -42,6 +42,23 @@ def only(*nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInf
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def quantised(static: bool) -> ModelProto:
+    """A classifier whose activations are rounded before it pools them: by a scale that is stored, or by their own."""
+    quantise, zero = ("QuantizeLinear", "zero") if static else ("DynamicQuantizeLinear", "own_zero")
+    rounded = ["q"] if static else ["q", "own_scale", "own_zero"]
+    scale = "scale" if static else "own_scale"
+    return classifier(
+        helper.make_node(quantise, ["r", "scale", "zero"] if static else ["r"], rounded, "round"),
+        node("DequantizeLinear", ["q", scale, zero], "b"),
+        more=STORED,
+    )
+
+
+STORED = [
+    numpy_helper.from_array(np.float32(0.1), "scale"),
+    numpy_helper.from_array(np.uint8(128), "zero"),
+    numpy_helper.from_array(np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1), "bytes"),
+]
 SCORES = image("N", 5, name="y")
 REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "no image": (only(node("Gemm", ["x", "g"], "y"), out=SCORES, source=image("N", 4)), [], "has no image input"),
@@ -58,6 +75,14 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "no path": (
         only(node("Relu", ["x"], "r"), node("Identity", ["g"], "y"), out=image(4, 5, name="y")), [],
         "there is no path from input x to any output",
+    ),
+    "a quantised model": (
+        quantised(True), [],
+        "round (QuantizeLinear): the model is quantised, here and in 1 more of its nodes, and what rounds has no "
+        "relevance rule. Convert the float model that it was made from.",
+    ),
+    "a model that is quantised as it runs": (
+        quantised(False), [], "round (DynamicQuantizeLinear): the model is quantised, here and in 1 more",
     ),
     "a class number for an output": (
         only(node("Flatten", ["x"], "f"), node("ArgMax", ["f"], "y", axis=1),
@@ -181,6 +206,11 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "an empty part of a sum": (
         classifier(node("Concat", ["r", "none"], "b", axis=1), shape=(1, 3, 8, 8),
                    more=[numpy_helper.from_array(np.zeros((1, 0, 6, 6), np.float32), "none")]),
+        [],
+    ),
+    "a weight that is stored in bytes": (
+        classifier(node("DequantizeLinear", ["bytes", "scale", "zero"], "d"), node("Add", ["r", "d"], "b"),
+                   more=STORED),
         [],
     ),
     "a graph without a name": (changed(lambda m: m.graph.ClearField("name")), []),
