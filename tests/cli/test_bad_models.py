@@ -54,6 +54,12 @@ def quantised(static: bool) -> ModelProto:
     )
 
 
+def reshaped(batch: int) -> ModelProto:
+    """A classifier of an open batch that says within how many there are."""
+    shape = numpy_helper.from_array(np.array([batch, 4, 6, 6]), "shape")
+    return classifier(node("Reshape", ["r", "shape"], "b"), more=[shape])
+
+
 STORED = [
     numpy_helper.from_array(np.float32(0.1), "scale"),
     numpy_helper.from_array(np.uint8(128), "zero"),
@@ -139,6 +145,12 @@ MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
         "loop (Loop): is control flow",
     ),
     "a kernel larger than the image": (classifier(shape=("N", 3, 2, 2)), [], "conv (Conv)"),
+    "a reshape to a batch of one": (
+        reshaped(1), [],
+        "reshape (Reshape): makes [1, 4, 6, 6] of [N, 4, 6, 6], so the model takes one size of the batch only. Export "
+        "it with an open batch, or fix the batch with --input-shape 1,3,8,8.",
+    ),
+    "a reshape to a batch of two": (reshaped(2), [], "fix the batch with --input-shape 2,3,8,8"),
     "channels that do not fit": (classifier(shape=("N", "C", 8, 8)), ["--input-shape", "N,4,8,8"], "conv (Conv)"),
     "damaged class names": (
         changed(lambda m: m.metadata_props.add(key="onnxlrp.labels", value="{")), [], "onnxlrp.labels",
@@ -194,6 +206,7 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "a batch of zero": (classifier(shape=(0, 3, 8, 8)), []),
     "a negative batch": (classifier(shape=(-1, 3, 8, 8)), []),
     "a fixed batch": (classifier(shape=(2, 3, 8, 8)), []),
+    "a reshape to a batch that is given": (reshaped(2), ["--input-shape", "2,3,8,8"]),
     "open sizes that are given": (classifier(shape=("N", 3, "H", "W")), ["--input-shape", "N,3,9,12"]),
     "everything open": (classifier(shape=("N", "C", "H", "W")), ["--input-shape", "Nx3x9x12"]),
     "an input that nobody reads": (unused("idle", "N", 7), []),
