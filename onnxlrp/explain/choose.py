@@ -47,6 +47,7 @@ def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> 
         return declared
     wanted = [d or None for d in given]
     clash = len(wanted) != len(declared) or any(a and b and a != b for a, b in zip(declared, wanted, strict=False))
+    clash = clash or (declared[0] is not None and wanted[0] is None)  # elsewhere None leaves a size as it is
     if clash or any(d is not None and d < 0 for d in wanted):
         reason = f"does not fit input {name}, which is {shown(declared)}"
         text = ",".join("N" if d is None else str(d) for d in wanted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +34,13 @@ def several(inputs: bool, outputs: bool) -> ModelProto:
     return proto
 
 
-def only(*nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInfoProto | None = None) -> ModelProto:
+def only(
+    *nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInfoProto | None = None,
+    more: Sequence[TensorProto] = (),
+) -> ModelProto:  # fmt: skip
     """A graph of these nodes alone, from x to y."""
-    graph = helper.make_graph(
-        list(nodes), "graph", [source or image("N", 3, 8, 8)], [out], [weight("w", 4, 3, 3, 3), weight("g", 4, 5)]
-    )
+    tensors = [weight("w", 4, 3, 3, 3), weight("g", 4, 5), *more]
+    graph = helper.make_graph(list(nodes), "graph", [source or image("N", 3, 8, 8)], [out], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -99,7 +101,17 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
         only(node("Conv", ["x", "w"], "y"), out=image("N", 4, 6, 6, name="y")), [], "class scores are [N, classes]",
     ),
     "open sizes": (classifier(shape=("N", 3, "H", "W")), [], "Fix them with --input-shape N,3,224,224"),
-    "negative sizes": (classifier(shape=(1, 3, -1, 8)), [], "Fix them with --input-shape"),
+    "negative sizes": (classifier(shape=(1, 3, -1, 8)), [], "Fix them with --input-shape 1,3,224,8"),
+    "open channels": (classifier(shape=("N", "C", "H", "W")), [], "Fix them with --input-shape N,3,224,224"),
+    "open channels that are one": (
+        only(node("Conv", ["x", "grey"], "c"), node("Flatten", ["c"], "y"), source=image("N", "C", "H", "W"),
+             out=SCORES, more=[weight("grey", 5, 1, 3, 3)]),
+        [], "Fix them with --input-shape N,1,224,224",
+    ),
+    "a fixed batch that is to be open": (
+        classifier(shape=(2, 3, 8, 8)), ["--input-shape", "N,3,8,8"],
+        "--input-shape N,3,8,8: does not fit input x, which is [2, 3, 8, 8].",
+    ),
     "no shape": (
         changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), [], "input x: declares no shape",
     ),
