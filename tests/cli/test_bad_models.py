@@ -112,6 +112,13 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
         classifier(shape=(2, 3, 8, 8)), ["--input-shape", "N,3,8,8"],
         "--input-shape N,3,8,8: does not fit input x, which is [2, 3, 8, 8].",
     ),
+    "an image of bytes": (
+        classifier(inputs=[image("N", 3, 8, 8, kind=TensorProto.UINT8)]), [],
+        "input x: is uint8 [?, 3, 8, 8], and only floats have relevance. Export the model with a float image;",
+    ),
+    "an image of bytes that is chosen": (
+        classifier(inputs=[image("N", 3, 8, 8, kind=TensorProto.INT64)]), ["--input", "x"], "input x: is int64",
+    ),
     "no shape": (
         changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), [], "input x: declares no shape",
     ),
