@@ -203,6 +203,7 @@ def test_no_relevance_is_the_colour_of_zero(pictures: np.ndarray) -> None:
         ({"render": "overlay"}, "--render overlay: the pre-processing is not known"),
         ({"render": "overly"}, "--render overly: is none of the choices. Did you mean overlay"),
         ({"render": "heatmap", "cmap": "bw"}, "--cmap bw: is none of the choices. Did you mean bwr"),
+        ({"cmap": "hot"}, "--cmap hot: colours what --render draws, and nothing is to be drawn. Add --render"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(options: dict[str, Any], words: str) -> None:
