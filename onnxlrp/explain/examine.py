@@ -15,7 +15,7 @@ from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, passed, plan, unused
-from onnxlrp.explain.presets import named
+from onnxlrp.explain.presets import PRESETS, named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
 from onnxlrp.explain.target import Scores, scores
 from onnxlrp.explain.view import through_relus, view
@@ -103,7 +103,9 @@ def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:
 
 
 def _composite(given: str | Path | Composite) -> Composite:
-    """A composite, a preset by name, or a file."""
+    """A composite, a preset by name, or a file, whatever its ending."""
     if isinstance(given, Composite):
         return given
-    return read(Path(given)) if isinstance(given, Path) or given.endswith(".toml") else named(given)
+    if isinstance(given, Path) or given.endswith(".toml") or (given not in PRESETS and os.path.isfile(given)):
+        return read(Path(given))
+    return named(given)
