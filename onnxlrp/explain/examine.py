@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import Model, load
 from onnxlrp.graph.upgrade import upgrade
+from onnxlrp.layers.registry import Layer, Linear
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,26 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *choose.unmatched_taps(options, layers, model),
             *choose.taken_names(options, model),
             *_unknown_pixels(options, facts),
+            *_broken_weights(layers, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
     problems += runtime.refusals(model.proto, model.name)  # of its own nodes; the explainer has more
     planned = replace(planned, problems=tuple(problems))
     return Study(model, facts, build, output, found, planned, composite, options)
+
+
+def _broken_weights(layers: Sequence[Layer], facts: Facts) -> list[Problem]:
+    """The weights of linear layers that make every relevance NaN. (The bounds of a Clip may well be infinite.)"""
+    model, found = facts.model, []
+    for layer in (one for one in layers if isinstance(one, Linear)):
+        read = dict.fromkeys(i for node in layer.nodes for i in node.input if i in model.initializers)
+        reason = f"holds values that are NaN or infinite, and {layer} computes with them"
+        found += [
+            Problem(f"tensor {name}", reason, "check the model's training and export, or copy it again")
+            for name in read
+            if facts.is_float(name) and not model.is_finite(name)
+        ]
+    return found
 
 
 def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:

@@ -62,6 +62,15 @@ def reshaped(batch: int) -> ModelProto:
     return classifier(node("Reshape", ["r", "shape"], "b"), more=[shape])
 
 
+def spoilt(value: float, kind: int = TensorProto.FLOAT) -> ModelProto:
+    """A classifier with one weight, the last of its convolution, of this value."""
+    proto = classifier()
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values.flat[-1] = value
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    return of_type(proto, kind)
+
+
 STORED = [
     numpy_helper.from_array(np.float32(0.1), "scale"),
     numpy_helper.from_array(np.uint8(128), "zero"),
@@ -170,6 +179,11 @@ MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
         "it with an open batch, or fix the batch with --input-shape 1,3,8,8.",
     ),
     "a reshape to a batch of two": (reshaped(2), [], "fix the batch with --input-shape 2,3,8,8"),
+    "a weight that is no number": (
+        spoilt(np.nan), [], "tensor w: holds values that are NaN or infinite, and conv (Conv) computes with them.",
+    ),
+    "a weight without end": (spoilt(-np.inf), [], "tensor w: holds values that are NaN or infinite"),
+    "a half weight that is no number": (spoilt(np.nan, TensorProto.FLOAT16), [], "tensor w: holds values"),
     "channels that do not fit": (classifier(shape=("N", "C", 8, 8)), ["--input-shape", "N,4,8,8"], "conv (Conv)"),
     "damaged class names": (
         changed(lambda m: m.metadata_props.add(key="onnxlrp.labels", value="{")), [], "onnxlrp.labels",
@@ -243,6 +257,11 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "a weight that is stored in bytes": (
         classifier(node("DequantizeLinear", ["bytes", "scale", "zero"], "d"), node("Add", ["r", "d"], "b"),
                    more=STORED),
+        [],
+    ),
+    "a bound without end": (
+        classifier(node("Clip", ["r", "low", "high"], "b"),
+                   more=[numpy_helper.from_array(np.float32(v), n) for n, v in (("low", 0.5), ("high", np.inf))]),
         [],
     ),
     "a graph without a name": (changed(lambda m: m.graph.ClearField("name")), []),
