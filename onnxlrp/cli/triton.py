@@ -9,7 +9,7 @@ import click
 
 from onnxlrp.cli.options import Place
 from onnxlrp.cli.table import file_size
-from onnxlrp.deploy.triton import export_triton
+from onnxlrp.deploy.triton import MOST_BATCH, export_triton
 
 
 @click.command()
@@ -20,7 +20,7 @@ from onnxlrp.deploy.triton import export_triton
 @click.option("--name", metavar="NAME", help="The model's name on the server.  [default: from the file's name]")
 @click.option(
     "--max-batch",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, MOST_BATCH),
     metavar="N",
     help="Most samples in one run; 0 for whole shapes, unbatched.  [default: 8 where the batch is open]",
 )

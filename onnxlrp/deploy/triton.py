@@ -24,6 +24,7 @@ VERSION = "1"  # Triton's name for the folder of a model's first version
 MODEL, LABELS, CONFIG = "model.onnx", "labels.txt", "config.pbtxt"
 WRITTEN = (CONFIG, LABELS, f"{VERSION}/{MODEL}", f"{VERSION}/{MODEL}.data")
 MAX_BATCH = 8  # samples in a run of the model unless the user says otherwise
+MOST_BATCH = 2**31 - 1  # of Triton's max_batch_size, an int32
 QUEUE_MICROSECONDS = 2000  # that a request waits for company: well below what one explanation takes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 

@@ -7,25 +7,34 @@ import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from onnx import TensorProto, TypeProto
+
 from onnxlrp import contract
-from onnxlrp.errors import OnnxLrpError, Problem, closest
+from onnxlrp.errors import OnnxLrpError, Problem, closest, raise_if_any
 from onnxlrp.explain.composite import SEE_NAMES, matches, output_names, unmatched
 from onnxlrp.explain.options import Options
-from onnxlrp.graph.facts import FLOATS, Facts, Shape, declared_shape, shown
+from onnxlrp.graph.facts import FLOATS, Facts, Shape, captured, declared_shape, describe, shown
 from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
 
 RANKS = (3, 4, 5)  # [N, C, L], [N, C, H, W], [N, C, D, H, W], or with C last
+QUANTISED = ("quantize", "qlinear", "qgemm", "integer", "nbits")  # in the names of operators, of any domain
 
 
 def image_input(model: Model, name: str | None) -> str:
     """The input to explain: the named one, or the only one that can be an image."""
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
-    described = "; ".join(f"{v.name} {shown(declared_shape(v.type))}" for v in model.inputs)
+    described = "; ".join(f"{v.name} {_typed(v.type)} {shown(declared_shape(v.type))}" for v in model.inputs)
     if name is not None and name not in inputs:
         reason = f"the model has no such input: {described}"
         raise OnnxLrpError(Problem(f"--input {name}", reason, closest(name, inputs, "choose one of these")))
-    images = [k for k, t in inputs.items() if t.elem_type in FLOATS and len(t.shape.dim) in RANKS]
+    shaped = [v for v in model.inputs if len(v.type.tensor_type.shape.dim) in RANKS]
+    images = [v.name for v in shaped if v.type.tensor_type.elem_type in FLOATS]
+    whole = [v for v in shaped if v.name not in images and name in (None, v.name)]
+    if whole and (name is not None or not images):
+        reason = f"is {_typed(whole[0].type)} {shown(declared_shape(whole[0].type))}, and only floats have relevance"
+        remedy = "export the model with a float image; --embed-preprocessing then makes pixels the explainer's input"
+        raise OnnxLrpError(Problem(f"input {whole[0].name}", reason, remedy))
     if name is not None:
         if name not in images:
             reason = f"is no image: {described}; a float tensor of rank 3 to 5 is needed"
@@ -39,6 +48,11 @@ def image_input(model: Model, name: str | None) -> str:
     raise OnnxLrpError(Problem(model.name, f"has several image inputs: {described}", "choose one with --input NAME"))
 
 
+def _typed(tensor_type: TypeProto) -> str:
+    """An input's element type in ONNX's word for it: float, uint8."""
+    return TensorProto.DataType.Name(tensor_type.tensor_type.elem_type).lower()
+
+
 def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> list[int | None]:
     """The shape to convert for: the declared one, its open dimensions filled from what the user gave."""
     declared = next(declared_shape(v.type) for v in model.inputs if v.name == name)
@@ -46,6 +60,7 @@ def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> 
         return declared
     wanted = [d or None for d in given]
     clash = len(wanted) != len(declared) or any(a and b and a != b for a, b in zip(declared, wanted, strict=False))
+    clash = clash or (declared[0] is not None and wanted[0] is None)  # elsewhere None leaves a size as it is
     if clash or any(d is not None and d < 0 for d in wanted):
         reason = f"does not fit input {name}, which is {shown(declared)}"
         text = ",".join("N" if d is None else str(d) for d in wanted)
@@ -63,14 +78,37 @@ def score_output(model: Model, facts: Facts, name: str | None) -> str:
         reason = f"the model has no such tensor; its outputs are {', '.join(outputs)}"
         remedy = closest(name, [*outputs, *model.producer], "choose one of these")
         raise OnnxLrpError(Problem(f"--output {name}", reason, remedy))
-    able = [o for o in ([name] if name else outputs) if facts.carries(o) and o != facts.image]
-    if not able:
-        reason = f"there is no path from input {facts.image} to {name or 'any output'}"
-        raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
+    asked = [name] if name else outputs
+    able = [o for o in asked if facts.carries(o) and o != facts.image]
     if len(able) > 1:
         shapes = "; ".join(f"{o} {shown(facts.shape(o)) if facts.known(o) else '?'}" for o in able)
         raise OnnxLrpError(Problem(model.name, f"has several outputs: {shapes}", "choose one with --output NAME"))
+    raise_if_any(_quantised(facts, able or asked))
+    if not able:
+        reason = f"there is no path from input {facts.image} to {name or 'any output'}"
+        raise OnnxLrpError(Problem(model.name, reason, "choose others with --input and --output"))
     return able[0]
+
+
+def _quantised(facts: Facts, outputs: Sequence[str]) -> list[Problem]:
+    """The problem with a model that computes in whole numbers between the image and the outputs, if it does.
+
+    Weights that are only stored so are constants, and no problem.
+    """
+    model, behind, before = facts.model, {facts.image}, set(outputs)
+    for node in model.nodes:
+        if behind.intersection((*node.input, *captured(node))):
+            behind.update(node.output)
+    for node in reversed(model.nodes):
+        if before.intersection(node.output):
+            before.update((*node.input, *captured(node)))
+    named = [n for n in model.nodes if any(word in n.op_type.lower() for word in QUANTISED)]
+    found = [n for n in named if behind.intersection(n.output) and before.intersection(n.output)]
+    if not found:
+        return []
+    others = f", here and in {len(found) - 1} more of its nodes" if found[1:] else ""
+    reason = f"the model is quantised{others}, and what rounds has no relevance rule"
+    return [Problem(describe(found[0]), reason, "convert the float model that it was made from")]
 
 
 def check_target(target: object, many: int | None, classes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from onnxlrp.explain.composite import Composite
 from onnxlrp.explain.composite_file import read
 from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, passed, plan, unused
-from onnxlrp.explain.presets import named
+from onnxlrp.explain.presets import PRESETS, named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
 from onnxlrp.explain.target import Scores, scores
 from onnxlrp.explain.view import through_relus, view
@@ -23,6 +24,7 @@ from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import Model, load
 from onnxlrp.graph.upgrade import upgrade
+from onnxlrp.layers.registry import Layer, Linear
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,26 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *choose.unmatched_taps(options, layers, model),
             *choose.taken_names(options, model),
             *_unknown_pixels(options, facts),
+            *_broken_weights(layers, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
     problems += runtime.refusals(model.proto, model.name)  # of its own nodes; the explainer has more
     planned = replace(planned, problems=tuple(problems))
     return Study(model, facts, build, output, found, planned, composite, options)
+
+
+def _broken_weights(layers: Sequence[Layer], facts: Facts) -> list[Problem]:
+    """The weights of linear layers that make every relevance NaN. (The bounds of a Clip may well be infinite.)"""
+    model, found = facts.model, []
+    for layer in (one for one in layers if isinstance(one, Linear)):
+        read = dict.fromkeys(i for node in layer.nodes for i in node.input if i in model.initializers)
+        reason = f"holds values that are NaN or infinite, and {layer} computes with them"
+        found += [
+            Problem(f"tensor {name}", reason, "check the model's training and export, or copy it again")
+            for name in read
+            if facts.is_float(name) and not model.is_finite(name)
+        ]
+    return found
 
 
 def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:
@@ -103,7 +120,9 @@ def _unknown_pixels(options: Options, facts: Facts) -> list[Problem]:
 
 
 def _composite(given: str | Path | Composite) -> Composite:
-    """A composite, a preset by name, or a file."""
+    """A composite, a preset by name, or a file, whatever its ending."""
     if isinstance(given, Composite):
         return given
-    return read(Path(given)) if isinstance(given, Path) or given.endswith(".toml") else named(given)
+    if isinstance(given, Path) or given.endswith(".toml") or (given not in PRESETS and os.path.isfile(given)):
+        return read(Path(given))
+    return named(given)

@@ -172,12 +172,9 @@ class Options:
         raise_if_any(problems or self._clashes())
 
     def _clashes(self) -> list[Problem]:
-        """Options that exclude each other."""
+        """Options that exclude each other, or that mean nothing without another."""
         found = []
         many, fed = self.targets_per_input, self.start == "fed"
-        if self.cmap != look.DEFAULT and not self.render:
-            reason = "colours a picture, and the graph draws none"
-            found.append(Problem(f"--cmap {self.cmap}", reason, "add --render heatmap or overlay, or leave it out"))
         if many is not None and many < 1:
             found.append(Problem(f"--targets-per-input {many}", "is not a positive number", "leave it out for one"))
         if many is not None and (self.target != "input" or fed):
@@ -186,6 +183,9 @@ class Options:
         if fed and self.target != "input":
             reason = "relevance is fed, so there is no target to choose"
             found.append(Problem(f"--target {self.target}", reason, "leave out --target or --start fed"))
+        if self.cmap != look.DEFAULT and self.render is None:
+            reason = "colours what --render draws, and nothing is to be drawn"
+            found.append(Problem(f"--cmap {self.cmap}", reason, "add --render, or leave it out"))
         return found
 
     def overrides(self) -> list[Case]:

@@ -215,10 +215,18 @@ def declared_shape(tensor_type: TypeProto) -> list[int | None]:
 
 
 def _open_dimension(model: Model, name: str, shape: Sequence[int | None]) -> Problem:
-    text = ", ".join("?" if d is None else str(d) for d in shape)
-    example = ",".join("N" if i == 0 else str(d or 224) for i, d in enumerate(shape))
-    reason = f"its shape [{text}] leaves more open than the batch, and relevance needs the sizes that layers see"
+    usual = [BATCH, _channels(model, name), *[224] * len(shape)]
+    example = ",".join(str(d or u) for d, u in zip(shape, usual, strict=False))
+    reason = f"its shape {shown(shape)} leaves more open than the batch, and relevance needs the sizes that layers see"
     return Problem(f"input {name}", reason, f"fix them with --input-shape {example}")
+
+
+def _channels(model: Model, name: str) -> int:
+    """How many channels the convolution of a tensor takes; 3, as most images have, where there is none."""
+    for node in model.consumers[name]:
+        if node.op_type == "Conv" and node.input[1] in model.initializers:
+            return int(model.initializers[node.input[1]].dims[1] * attributes(node).get("group", 1))
+    return 3
 
 
 def _infer(model: Model, inputs: Mapping[str, Sequence[int]]) -> _Pass:

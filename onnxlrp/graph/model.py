@@ -41,6 +41,7 @@ class Model:
         graph = proto.graph
         self.nodes: list[NodeProto] = list(graph.node)
         self.initializers: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
+        self._finite: dict[str, bool] = {}
         self.inputs = [v for v in graph.input if v.name not in self.initializers]
         self.outputs = list(graph.output)
         self.producer: dict[str, NodeProto] = {out: n for n in self.nodes for out in n.output if out}
@@ -68,6 +69,12 @@ class Model:
     def array(self, tensor: TensorProto) -> np.ndarray:
         """The values of an initializer, read from its external file where it has one."""
         return numpy_helper.to_array(weights.inside(tensor, self.folder))
+
+    def is_finite(self, name: str) -> bool:
+        """Whether no value of a floating-point initializer is NaN or infinite; each is read once."""
+        if name not in self._finite:
+            self._finite[name] = weights.is_finite(self.initializers[name], self.folder)
+        return self._finite[name]
 
 
 def default_opset(proto: ModelProto) -> int:

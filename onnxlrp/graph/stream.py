@@ -14,7 +14,6 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from onnxlrp.graph import weights
 
-CHUNK = 1 << 24
 GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 INITIALIZER = GraphProto.DESCRIPTOR.fields_by_name["initializer"].number
 RAW_DATA = TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
@@ -38,19 +37,8 @@ def write_model(proto: ModelProto, folder: Path | None, out: IO[bytes]) -> None:
 
 def write_values(tensor: TensorProto, folder: Path | None, out: IO[bytes]) -> None:
     """Write the tensor's values as they lie in `raw_data` and in external files; raises `OSError` where some miss."""
-    if not weights.is_external(tensor):
-        out.write(weights.values(tensor, folder))
-        return
-    at = weights.place(tensor, folder)
-    left = at.length
-    with at.path.open("rb") as source:
-        source.seek(at.offset)
-        while left > 0:
-            chunk = source.read(min(CHUNK, left))
-            if not chunk:
-                raise OSError(5, f"{at.path} ended early")
-            out.write(chunk)
-            left -= len(chunk)
+    for piece in weights.pieces(tensor, folder):
+        out.write(piece)
 
 
 def without_initializers(proto: ModelProto, folder: Path | None) -> ModelProto:

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxlrp.errors import Problem
 
 PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # bits an element
 BITS = {number: PACKED[name] for name, number in TensorProto.DataType.items() if name in PACKED}
+PIECE = 1 << 24  # bytes, of whole elements
 OPAQUE = frozenset({TensorProto.STRING, TensorProto.UNDEFINED})  # types whose size does not follow from the shape
 
 
@@ -89,6 +91,30 @@ def values(tensor: TensorProto, folder: Path | None) -> bytes:
     if tensor.HasField("raw_data"):
         return tensor.raw_data
     return numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+
+
+def pieces(tensor: TensorProto, folder: Path | None) -> Iterator[bytes | memoryview]:
+    """The same bytes, at most `PIECE` at a time; raises `OSError` where an external file has too few."""
+    if not is_external(tensor):
+        whole = memoryview(values(tensor, folder))
+        yield from (whole[start : start + PIECE] for start in range(0, len(whole), PIECE))
+        return
+    at = place(tensor, folder)
+    left = at.length
+    with at.path.open("rb") as source:
+        source.seek(at.offset)
+        while left > 0:
+            piece = source.read(min(PIECE, left))
+            if not piece:
+                raise OSError(5, f"{at.path} ended early")
+            yield piece
+            left -= len(piece)
+
+
+def is_finite(tensor: TensorProto, folder: Path | None) -> bool:
+    """Whether none of a floating-point tensor's values is NaN or infinite."""
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return all(np.isfinite(np.frombuffer(piece, dtype)).all() for piece in pieces(tensor, folder))
 
 
 def inside(tensor: TensorProto, folder: Path | None) -> TensorProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ import numpy as np
 from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, Value
-from onnxlrp.graph.facts import Shape, attributes
+from onnxlrp.graph.facts import Shape, attributes, shown
 from onnxlrp.layers.registry import Routing, defines, layer_name, refuse
 
 
@@ -25,6 +26,11 @@ def reshape(node: NodeProto, build: Builder) -> Routing:
     shape, after = build.facts.shape(node.input[0]), build.facts.shape(node.output[0])
     if sum(isinstance(d, str) for d in shape) > 1:
         raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
+    if any(isinstance(d, str) for d in shape) and all(isinstance(d, int) for d in after):
+        reason = f"makes {shown(after)} of {shown(shape)}, so the model takes one size of the batch only"
+        batch = math.prod(map(int, after)) // math.prod(int(d if isinstance(d, int) else d[:-1] or 1) for d in shape)
+        fixed = ",".join(map(str, (batch, *build.facts.shape(build.facts.image)[1:])))
+        raise refuse(node, reason, f"export it with an open batch, or fix the batch with --input-shape {fixed}")
     return _routing(node, (node.input[0],), lambda r: (build.reshape(r, shape, of=after),))
 
 

@@ -137,7 +137,9 @@ def occlusion(
     `window` and `stride` are in pixels, one number or one for each side of the picture; the stride is half a window
     unless given; the last window of a row ends at the edge. `fill` is what hides (in the space of the model's input; it
     spreads to one input's shape). The channels of a pixel share its value equally, so that their sum is the fall of the
-    score, which is in the unit of the explained output. Only the classifier runs, not the relevance part.
+    score, which is in the unit of the explained output. Only the classifier runs, not the relevance part. Raises
+    `OnnxLrpError` where a window is larger than the picture, or the stride than the window: pixels between would not be
+    tested.
     """
     refuse_pixels(explainer)
     axes = _spatial_axes(explainer)
@@ -173,6 +175,25 @@ def check_noise(samples: int, noise: float, seed: int) -> None:
     if not 0 <= noise < math.inf:
         reason = "is below zero" if noise < 0 else "is not a finite number"
         raise OnnxLrpError(Problem(f"noise {noise}", reason, "0.1 is a tenth of the input's range"))
+
+
+def check_stride(window: int, stride: int) -> None:
+    """Raise `OnnxLrpError` where windows of that many pixels, `stride` apart, leave pixels between them."""
+    if stride > window:
+        reason = f"is more than the window's {window} pixels, and those between two windows would not be tested"
+        raise OnnxLrpError(Problem(f"stride {stride}", reason, f"choose 1 to {window}"))
+
+
+def refuse_small_pictures(explainer: Explainer, window: int) -> None:
+    """Raise `OnnxLrpError` where an explainer's pictures are smaller than a window that is to hide part of them."""
+    for axis in _spatial_axes(explainer):
+        _check_side(window, explainer.input_shape[axis] or window)
+
+
+def _check_side(window: int, size: int) -> None:
+    if window > size:
+        reason = f"is larger than the picture, whose side is {size} pixels"
+        raise OnnxLrpError(Problem(f"window {window}", reason, f"choose 1 to {size}"))
 
 
 def refuse_rules(explainer: Explainer) -> None:
@@ -291,7 +312,9 @@ def _windows(
     steps = [max(side // 2, 1) for side in window] if stride is None else _sides("stride", stride, sizes)
     along = []
     for size, side, step in zip(sizes, window, steps, strict=True):
-        last = max(size - side, 0)
+        check_stride(side, step)
+        _check_side(side, size)
+        last = size - side
         firsts = sorted({*range(0, last + 1, step), last})
         along.append([slice(first, first + side) for first in firsts])
     return list(itertools.product(*along))
@@ -310,7 +333,7 @@ def _painted(falls: Array, places: Sequence[tuple[slice, ...]], shape: Sequence[
     for index, place in enumerate(places):
         total[(slice(None), slice(None), *place)] += falls[:, index].reshape(*falls.shape[::2], *[1] * len(place))
         covered[place] += shape[channel_axis]
-    return total / np.maximum(covered, 1)
+    return total / covered
 
 
 def require_whole(what: str, value: object, least: int) -> None:

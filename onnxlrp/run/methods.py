@@ -14,10 +14,12 @@ from onnxlrp.rules.catalogue import call, number, read_call
 from onnxlrp.run.attributors import (
     Progress,
     check_noise,
+    check_stride,
     integrated_gradients,
     occlusion,
     refuse_pixels,
     refuse_rules,
+    refuse_small_pictures,
     require_whole,
     smoothgrad,
 )
@@ -60,11 +62,13 @@ class Method:
         return lambda explainer, batch, target: function(explainer, batch, target, **given)
 
     def check(self, explainer: Explainer) -> None:
-        """Raise `OnnxLrpError` where the explainer's rules are not those that the method needs."""
+        """Raise `OnnxLrpError` where the explainer is not what the method needs."""
         if self.name != DEFAULT:
             refuse_pixels(explainer)
         if self.name == "integrated-gradients":
             refuse_rules(explainer)
+        if self.name == "occlusion":
+            refuse_small_pictures(explainer, self.options["window"])
 
 
 def lrp() -> Method:
@@ -88,10 +92,12 @@ def integrated(steps: int = 32, baseline: float = 0.0) -> Method:
     return Method("integrated-gradients", described, "gradient", {"steps": steps, "baseline": baseline})
 
 
-def occluded(window: int = 16, stride: int = 8, fill: float = 127.5) -> Method:
-    """How much the score falls where a window of pixels `fill` hides the picture."""
+def occluded(window: int = 16, stride: int | None = None, fill: float = 127.5) -> Method:
+    """How much the score falls where a window of pixels `fill` hides the picture; half a window apart unless given."""
     require_whole("window", window, 1)
+    stride = max(window // 2, 1) if stride is None else stride
     require_whole("stride", stride, 1)
+    check_stride(window, stride)
     fill = float(number("fill", fill))
     described = f"occlusion, {window} px windows of {_grey(fill)}, stride {stride}"
     return Method("occlusion", described, "gradient", {"window": window, "stride": stride, "fill": fill})

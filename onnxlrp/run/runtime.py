@@ -45,11 +45,16 @@ CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 _RIVALS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-_SILENT, _ERROR, _WARNING = 4, 3, 2  # severities of ONNX Runtime's logger
+_SILENT, _WARNING = 4, 2  # severities of ONNX Runtime's logger
 _FAILURES = (
     *("EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
     *("ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound", "NotImplemented", "RuntimeException"),
 )
+_REMEDIES = {  # by a word of what ONNX Runtime says while running
+    "memory": "try a smaller batch",
+    "alloc": "try a smaller batch",
+    "reshaped": "the model may be made for one size of the batch: try --batch 1, or convert its classifier again",
+}
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,8 @@ def telling() -> Iterator[None]:
         yield
     except failures(import_onnxruntime()) as error:
         reason = f"gave up while running the model ({readable(error)})"
-        remedy = "try a smaller batch" if "memory" in reason.lower() or "alloc" in reason.lower() else ""
-        raise RunError(Problem("ONNX Runtime", reason, remedy)) from error
+        remedies = (remedy for word, remedy in _REMEDIES.items() if word in reason.lower())
+        raise RunError(Problem("ONNX Runtime", reason, next(remedies, ""))) from error
 
 
 def import_onnxruntime() -> Any:
@@ -169,7 +174,7 @@ def _create(runtime: Any, source: str | bytes, folder: Path | None, name: str, p
         options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, str(folder))
     if providers == [CPU]:
         save_memory(options)
-        options.log_severity_level = _ERROR  # warnings there are of float16 constants left unfolded, a line each
+        options.log_severity_level = _SILENT  # warnings are of float16 constants left unfolded, and errors are raised
     try:
         with returning_memory():
             return runtime.InferenceSession(source, options, providers=providers, enable_fallback=0)

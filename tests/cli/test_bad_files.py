@@ -245,13 +245,17 @@ def located(proto: ModelProto, key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["convert", "plan"])
-def test_weights_that_are_missing_or_cut_off(command: str, folder: Path, divided: ModelProto, refused: Refused) -> None:
+def test_weights_that_are_missing_cut_off_or_spoilt(
+    command: str, folder: Path, divided: ModelProto, refused: Refused
+) -> None:
     weights = folder / "weights.bin"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     refused(command, "model.onnx", words=f"weights.bin: is cut off: {len(whole) - 1} bytes")
     weights.unlink()
     refused(command, "model.onnx", words="weights.bin: the model keeps its weights in this file, which is missing")
+    weights.write_bytes(whole[:-4] + b"\xff" * 4)  # a NaN
+    refused(command, "model.onnx", words="tensor g: holds values that are NaN or infinite, and gemm (Gemm)")
 
 
 @pytest.mark.parametrize("folder_too", [False, True])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +34,48 @@ def several(inputs: bool, outputs: bool) -> ModelProto:
     return proto
 
 
-def only(*nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInfoProto | None = None) -> ModelProto:
+def only(
+    *nodes: onnx.NodeProto, out: onnx.ValueInfoProto, source: onnx.ValueInfoProto | None = None,
+    more: Sequence[TensorProto] = (),
+) -> ModelProto:  # fmt: skip
     """A graph of these nodes alone, from x to y."""
-    graph = helper.make_graph(
-        list(nodes), "graph", [source or image("N", 3, 8, 8)], [out], [weight("w", 4, 3, 3, 3), weight("g", 4, 5)]
-    )
+    tensors = [weight("w", 4, 3, 3, 3), weight("g", 4, 5), *more]
+    graph = helper.make_graph(list(nodes), "graph", [source or image("N", 3, 8, 8)], [out], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def quantised(static: bool) -> ModelProto:
+    """A classifier whose activations are rounded before it pools them: by a scale that is stored, or by their own."""
+    quantise, zero = ("QuantizeLinear", "zero") if static else ("DynamicQuantizeLinear", "own_zero")
+    rounded = ["q"] if static else ["q", "own_scale", "own_zero"]
+    scale = "scale" if static else "own_scale"
+    return classifier(
+        helper.make_node(quantise, ["r", "scale", "zero"] if static else ["r"], rounded, "round"),
+        node("DequantizeLinear", ["q", scale, zero], "b"),
+        more=STORED,
+    )
+
+
+def reshaped(batch: int) -> ModelProto:
+    """A classifier of an open batch that says within how many there are."""
+    shape = numpy_helper.from_array(np.array([batch, 4, 6, 6]), "shape")
+    return classifier(node("Reshape", ["r", "shape"], "b"), more=[shape])
+
+
+def spoilt(value: float, kind: int = TensorProto.FLOAT) -> ModelProto:
+    """A classifier with one weight, the last of its convolution, of this value."""
+    proto = classifier()
+    values = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    values.flat[-1] = value
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    return of_type(proto, kind)
+
+
+STORED = [
+    numpy_helper.from_array(np.float32(0.1), "scale"),
+    numpy_helper.from_array(np.uint8(128), "zero"),
+    numpy_helper.from_array(np.arange(4, dtype=np.uint8).reshape(1, 4, 1, 1), "bytes"),
+]
 SCORES = image("N", 5, name="y")
 REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "no image": (only(node("Gemm", ["x", "g"], "y"), out=SCORES, source=image("N", 4)), [], "has no image input"),
@@ -59,6 +93,14 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
         only(node("Relu", ["x"], "r"), node("Identity", ["g"], "y"), out=image(4, 5, name="y")), [],
         "there is no path from input x to any output",
     ),
+    "a quantised model": (
+        quantised(True), [],
+        "round (QuantizeLinear): the model is quantised, here and in 1 more of its nodes, and what rounds has no "
+        "relevance rule. Convert the float model that it was made from.",
+    ),
+    "a model that is quantised as it runs": (
+        quantised(False), [], "round (DynamicQuantizeLinear): the model is quantised, here and in 1 more",
+    ),
     "a class number for an output": (
         only(node("Flatten", ["x"], "f"), node("ArgMax", ["f"], "y", axis=1),
              out=image("N", 1, name="y", kind=TensorProto.INT64)),
@@ -68,7 +110,24 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
         only(node("Conv", ["x", "w"], "y"), out=image("N", 4, 6, 6, name="y")), [], "class scores are [N, classes]",
     ),
     "open sizes": (classifier(shape=("N", 3, "H", "W")), [], "Fix them with --input-shape N,3,224,224"),
-    "negative sizes": (classifier(shape=(1, 3, -1, 8)), [], "Fix them with --input-shape"),
+    "negative sizes": (classifier(shape=(1, 3, -1, 8)), [], "Fix them with --input-shape 1,3,224,8"),
+    "open channels": (classifier(shape=("N", "C", "H", "W")), [], "Fix them with --input-shape N,3,224,224"),
+    "open channels that are one": (
+        only(node("Conv", ["x", "grey"], "c"), node("Flatten", ["c"], "y"), source=image("N", "C", "H", "W"),
+             out=SCORES, more=[weight("grey", 5, 1, 3, 3)]),
+        [], "Fix them with --input-shape N,1,224,224",
+    ),
+    "a fixed batch that is to be open": (
+        classifier(shape=(2, 3, 8, 8)), ["--input-shape", "N,3,8,8"],
+        "--input-shape N,3,8,8: does not fit input x, which is [2, 3, 8, 8].",
+    ),
+    "an image of bytes": (
+        classifier(inputs=[image("N", 3, 8, 8, kind=TensorProto.UINT8)]), [],
+        "input x: is uint8 [?, 3, 8, 8], and only floats have relevance. Export the model with a float image;",
+    ),
+    "an image of bytes that is chosen": (
+        classifier(inputs=[image("N", 3, 8, 8, kind=TensorProto.INT64)]), ["--input", "x"], "input x: is int64",
+    ),
     "no shape": (
         changed(lambda m: m.graph.input[0].type.tensor_type.ClearField("shape")), [], "input x: declares no shape",
     ),
@@ -114,6 +173,17 @@ MISTAKEN: dict[str, tuple[ModelProto, list[str], str]] = {
         "loop (Loop): is control flow",
     ),
     "a kernel larger than the image": (classifier(shape=("N", 3, 2, 2)), [], "conv (Conv)"),
+    "a reshape to a batch of one": (
+        reshaped(1), [],
+        "reshape (Reshape): makes [1, 4, 6, 6] of [N, 4, 6, 6], so the model takes one size of the batch only. Export "
+        "it with an open batch, or fix the batch with --input-shape 1,3,8,8.",
+    ),
+    "a reshape to a batch of two": (reshaped(2), [], "fix the batch with --input-shape 2,3,8,8"),
+    "a weight that is no number": (
+        spoilt(np.nan), [], "tensor w: holds values that are NaN or infinite, and conv (Conv) computes with them.",
+    ),
+    "a weight without end": (spoilt(-np.inf), [], "tensor w: holds values that are NaN or infinite"),
+    "a half weight that is no number": (spoilt(np.nan, TensorProto.FLOAT16), [], "tensor w: holds values"),
     "channels that do not fit": (classifier(shape=("N", "C", 8, 8)), ["--input-shape", "N,4,8,8"], "conv (Conv)"),
     "damaged class names": (
         changed(lambda m: m.metadata_props.add(key="onnxlrp.labels", value="{")), [], "onnxlrp.labels",
@@ -257,6 +327,7 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "a batch of zero": (classifier(shape=(0, 3, 8, 8)), []),
     "a negative batch": (classifier(shape=(-1, 3, 8, 8)), []),
     "a fixed batch": (classifier(shape=(2, 3, 8, 8)), []),
+    "a reshape to a batch that is given": (reshaped(2), ["--input-shape", "2,3,8,8"]),
     "open sizes that are given": (classifier(shape=("N", 3, "H", "W")), ["--input-shape", "N,3,9,12"]),
     "everything open": (classifier(shape=("N", "C", "H", "W")), ["--input-shape", "Nx3x9x12"]),
     "an input that nobody reads": (unused("idle", "N", 7), []),
@@ -269,6 +340,16 @@ ODD: dict[str, tuple[ModelProto, list[str]]] = {
     "an empty part of a sum": (
         classifier(node("Concat", ["r", "none"], "b", axis=1), shape=(1, 3, 8, 8),
                    more=[numpy_helper.from_array(np.zeros((1, 0, 6, 6), np.float32), "none")]),
+        [],
+    ),
+    "a weight that is stored in bytes": (
+        classifier(node("DequantizeLinear", ["bytes", "scale", "zero"], "d"), node("Add", ["r", "d"], "b"),
+                   more=STORED),
+        [],
+    ),
+    "a bound without end": (
+        classifier(node("Clip", ["r", "low", "high"], "b"),
+                   more=[numpy_helper.from_array(np.float32(v), n) for n, v in (("low", 0.5), ("high", np.inf))]),
         [],
     ),
     "a graph without a name": (changed(lambda m: m.graph.ClearField("name")), []),

@@ -140,7 +140,7 @@ def test_external_data_comes_along(explainer: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_served_is_refused(explainer: Path, tmp_path: Path) -> None:
-    """A classifier, a bad name, a model that is there, batching where the batch is fixed: exit 2, nothing written."""
+    """A classifier, a bad name, a model that is there, batching that cannot be had: exit 2, nothing written."""
     models = tmp_path / "models"
     fixed = tmp_path / "fixed.onnx"
     convert(MODELS / "mri_vgg.onnx", input_shape=[2, 1, 128, 128]).save(fixed)
@@ -148,6 +148,7 @@ def test_what_cannot_be_served_is_refused(explainer: Path, tmp_path: Path) -> No
         "convert it first: onnxlrp convert": (MODELS / "mri_vgg.onnx",),
         "is no name for a model": (explainer, "--name", "../other"),
         "fixed at 2, so Triton cannot batch": (fixed, "--max-batch", "4"),
+        "2147483648 is not in the range 0<=x<=2147483647": (explainer, "--max-batch", str(2**31)),
     }.items():
         result = triton(*words, "-o", models)
         assert result.exit_code == 2

@@ -61,12 +61,14 @@ def test_forms_that_are_taken(given: dict[str, Any], meant: object) -> None:
     assert type(found) is type(meant)
 
 
-def test_a_path_is_a_composite(tmp_path: Path) -> None:
-    """As its text is, and whatever it ends in."""
-    for name in ("mine.toml", "mine.txt"):
-        path = tmp_path / name
-        path.write_text(write(named("epsilon")), encoding="utf-8")
-        assert onnxlrp.convert(network(PLAIN), composite=path).plan.composite == "epsilon"
+def test_a_path_is_a_composite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its text is, and whatever it ends in; the name of a preset is the preset, though a file has it too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.toml", "mine.txt", "seed"):
+        Path(name).write_text(write(named("epsilon")), encoding="utf-8")
+        assert onnxlrp.convert(network(PLAIN), composite=Path(name)).plan.composite == "epsilon"
+        found = onnxlrp.convert(network(PLAIN), composite=name).plan.composite
+        assert found == ("seed" if name == "seed" else "epsilon")
 
 
 WRONG: list[tuple[Mapping[str, Any], str]] = [

@@ -202,8 +202,8 @@ def test_no_relevance_is_the_colour_of_zero(pictures: np.ndarray) -> None:
         ({"embed_preprocessing": True}, "--embed-preprocessing: the pre-processing is not known"),
         ({"render": "overlay"}, "--render overlay: the pre-processing is not known"),
         ({"render": "overly"}, "--render overly: is none of the choices. Did you mean overlay"),
-        ({"cmap": "hot"}, "--cmap hot: colours a picture, and the graph draws none. Add --render heatmap or overlay"),
         ({"render": "heatmap", "cmap": "bw"}, "--cmap bw: is none of the choices. Did you mean bwr"),
+        ({"cmap": "hot"}, "--cmap hot: colours what --render draws, and nothing is to be drawn. Add --render"),
     ],
 )
 def test_what_cannot_be_drawn_is_said(options: dict[str, Any], words: str) -> None:

@@ -16,6 +16,7 @@ networks = pytest.importorskip("torch_network", reason="needs torch (extra: refe
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of its own exporter
 TARGETS = np.array([2, 0, 3])
+occlusion = functools.partial(attributors.occlusion, window=4)  # the usual one is larger than these pictures
 
 
 @functools.cache
@@ -93,7 +94,7 @@ def test_integrated_gradients_need_gradients() -> None:
 def test_the_predicted_class_is_that_of_the_input_itself() -> None:
     x = networks.images()
     predicted = networks.scores(x).argmax(1)
-    for attribute in (attributors.smoothgrad, attributors.integrated_gradients, attributors.occlusion):
+    for attribute in (attributors.smoothgrad, attributors.integrated_gradients, occlusion):
         open_question, named = attribute(explainer(), x), attribute(explainer(), x, predicted)
         assert open_question.target.tolist() == predicted.tolist()
         np.testing.assert_array_equal(open_question.relevance, named.relevance)
@@ -106,18 +107,18 @@ def test_the_predicted_class_is_that_of_the_input_itself() -> None:
 def test_several_targets_and_fed_starts() -> None:
     x, several = networks.images(), np.array([[2, 1], [0, 3], [3, 0]])
     many, fed = explainer(targets_per_input=2), explainer(start="fed")
-    for attribute in (attributors.smoothgrad, attributors.integrated_gradients, attributors.occlusion):
+    for attribute in (attributors.smoothgrad, attributors.integrated_gradients, occlusion):
         both = attribute(many, x, several)
         assert both.relevance.shape == (3, 2, *networks.SHAPE)
         for k in range(2):
             one = attribute(explainer(), x, several[:, k])
             np.testing.assert_allclose(both.relevance[:, k], one.relevance, rtol=1e-4, atol=1e-6)
-            if attribute is not attributors.occlusion:
+            if attribute is not occlusion:
                 hot = np.eye(networks.CLASSES)[several[:, k]]
                 np.testing.assert_allclose(attribute(fed, x, start=hot).relevance, one.relevance, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, None), ((5, 3), (2, 4)), (1, 5), (40, 3), ((12, 14), 1)])
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (4, None), ((5, 3), (2, 3)), (1, 1), ((12, 14), 1)])
 def test_occlusion_against_a_loop(window: Any, stride: Any) -> None:
     x, fill = networks.images(2), np.array([0.3, -0.7], np.float32).reshape(2, 1, 1)
     said = attributors.occlusion(explainer(), x, TARGETS[:2], window=window, stride=stride, fill=fill, batch_size=7)
@@ -125,7 +126,7 @@ def test_occlusion_against_a_loop(window: Any, stride: Any) -> None:
     steps = stride or tuple(max(s // 2, 1) for s in sides)
     steps = (steps, steps) if isinstance(steps, int) else steps
     firsts = [
-        sorted({*range(0, max(size - side, 0) + 1, step), max(size - side, 0)})
+        sorted({*range(0, size - side + 1, step), size - side})
         for size, side, step in zip(networks.SHAPE[1:], sides, steps, strict=True)
     ]
     total, count = np.zeros((2, *networks.SHAPE[1:])), np.zeros(networks.SHAPE[1:])
@@ -137,7 +138,7 @@ def test_occlusion_against_a_loop(window: Any, stride: Any) -> None:
             fall = whole - networks.scores(hidden)[range(2), TARGETS[:2]]
             total[:, top : top + sides[0], left : left + sides[1]] += fall[:, None, None]
             count[top : top + sides[0], left : left + sides[1]] += 1
-    exact = total / np.maximum(count, 1)
+    exact = total / count
     np.testing.assert_allclose(said.relevance.sum(1), exact, rtol=1e-3, atol=1e-5)
 
 
@@ -162,8 +163,11 @@ def test_progress_is_told_to_the_end() -> None:
         (attributors.integrated_gradients, {"baseline": [1.0, 2.0, 3.0]}, r"shape \[3\]"),
         (attributors.occlusion, {"window": 0}, "window 0"),
         (attributors.occlusion, {"window": (3, 3, 3)}, "3 sides"),
-        (attributors.occlusion, {"target": 4}, "out of range"),
-        (attributors.occlusion, {"target": 1.0}, "dtype"),
+        (attributors.occlusion, {"window": 3, "stride": 4}, "stride 4: is more than the window's 3 pixels"),
+        (attributors.occlusion, {"window": (5, 3), "stride": (2, 4)}, "stride 4: is more than the window's 3 pixels"),
+        (attributors.occlusion, {"window": (12, 15)}, "window 15: is larger than the picture, whose side is 14 pixels"),
+        (attributors.occlusion, {"window": 4, "target": 4}, "out of range"),
+        (attributors.occlusion, {"window": 4, "target": 1.0}, "dtype"),
     ],
 )
 def test_wrong_options_are_named(attribute: Any, options: dict[str, Any], message: str) -> None:

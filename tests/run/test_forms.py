@@ -271,7 +271,8 @@ def test_methods_on_the_command_line(tmp_path: Path, picture: Path) -> None:
     for method, label in {
         "smoothgrad(samples=3)": "SmoothGrad, 3 samples",
         "integrated-gradients(steps=4)": "integrated gradients, 4 steps from black",
-        "occlusion(window=2, stride=2, fill=255)": "occlusion, 2 px windows of white",
+        "occlusion(window=2, stride=2, fill=255)": "occlusion, 2 px windows of white, stride 2",
+        "occlusion(window=4)": "occlusion, 4 px windows of grey, stride 2",
     }.items():
         result = call(plain, picture, "-o", out, "--method", method, "--format", "png,json", "--target", "top2")
         assert result.exit_code == 0, result.output
@@ -283,6 +284,7 @@ def test_methods_on_the_command_line(tmp_path: Path, picture: Path) -> None:
         "has no parameter 'n'": ("--method", "smoothgrad(n=3)"),
         "steps 0": ("--method", "integrated-gradients(steps=0)"),
         "window 1.5": ("--method", "occlusion(window=1.5)"),
+        "window 16: is larger than the picture": ("--method", "occlusion"),
         "--composite gradient": ("--method", "integrated-gradients"),
         "leave out --layers": ("--method", "smoothgrad", "--layers"),
     }.items():

@@ -18,6 +18,7 @@ from onnxlrp.run.methods import parse_method
         ("smooth", "Did you mean smoothgrad"),
         ("integrated-gradients(baseline=white)", "baseline is 'white', and must be a number"),
         ("occlusion(fill=1e400)", "fill is inf"),
+        ("occlusion(window=8, stride=16)", "stride 16: is more than the window's 8 pixels"),
     ],
 )
 def test_methods_that_are_refused(text: str, message: str) -> None:

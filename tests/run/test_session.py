@@ -148,7 +148,7 @@ def test_an_operator_the_runtime_lacks_is_named(build: Build) -> None:
         Explainer(model, "cpu")
 
 
-def test_a_failure_while_running_is_a_run_error(build: Build) -> None:
+def test_a_failure_while_running_is_a_run_error(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
     model = build()
     shape = helper.make_tensor("wrong", TensorProto.INT64, [2], [1, 7])
     model.graph.initializer.append(shape)
@@ -157,6 +157,8 @@ def test_a_failure_while_running_is_a_run_error(build: Build) -> None:
         Explainer(model, "cpu").explain(batch())
     assert "ONNXRuntimeError" not in str(caught.value)
     assert "onnxruntime_src" not in str(caught.value)
+    assert str(caught.value).endswith("try --batch 1, or convert its classifier again.")
+    assert capfd.readouterr().err == "", "nor does the runtime log it a second time"
 
 
 def test_bytes_and_paths_as_text_are_models_too(build: Build, explainer_file: Callable[..., Path]) -> None:
