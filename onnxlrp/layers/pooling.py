@@ -10,6 +10,7 @@ before, …; going back, the first row that holds the maximum is found, then the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
 from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
 from onnxlrp.layers.steps import channels_of_steps, exceeds
-from onnxlrp.layers.window import Axis, outer, windows
+from onnxlrp.layers.window import Axis, outer, value_added, windows, with_padding
 from onnxlrp.rules.rule import PoolingRule, Rule
 
 
@@ -36,14 +37,15 @@ def average_pool(node: NodeProto, build: Builder) -> Linear:
     if any((c == 0).any() for c in counts):
         raise refuse(node, "a window lies wholly in the padding", "export with ceil_mode=0")
     x = build.tensor(node.input[0])
-    return _average(node, build, axes, outer(build, [1.0 / c for c in counts], x))
+    return _average((node,), node.input[0], build, axes, outer(build, [1.0 / c for c in counts], x))
 
 
 @defines("GlobalAveragePool")
 def global_average_pool(node: NodeProto, build: Builder) -> Linear:
     """The mean over all spatial axes."""
     axes = _whole(node, build, build.facts.shape(node.input[0])[2:])
-    return _average(node, build, axes, build.constant(1 / np.prod([a.size for a in axes]), build.tensor(node.input[0])))
+    w = build.constant(1 / np.prod([a.size for a in axes]), build.tensor(node.input[0]))
+    return _average((node,), node.input[0], build, axes, w)
 
 
 @defines("ReduceMean", "ReduceSum")
@@ -89,11 +91,12 @@ def _whole(node: NodeProto, build: Builder, sizes: Sequence[Dim]) -> tuple[Axis,
     return tuple(Axis(int(d), 1, int(d)) for d in sizes)
 
 
-def _average(node: NodeProto, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
-    x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
-    pool = SumPool(build, axes, int(build.facts.shape(node.input[0])[1]))
+def _average(nodes: tuple[NodeProto, ...], source: str, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
+    """The average over each window of `source`, as a layer of `nodes`, named after the last."""
+    x, z = build.tensor(source), build.tensor(nodes[-1].output[0])
+    pool = SumPool(build, axes, int(build.facts.shape(source)[1]))
     return Linear(
-        name=layer_name(node), kind="pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        name=layer_name(nodes[-1]), kind="pooling", nodes=nodes, inputs=(source,), output=z.name,
         x=(x,), w=w, z=z, apply=lambda xs, w, b: build.mul(pool.apply(xs[0]), w),
         transpose=lambda s, w: (pool.transpose(build.mul(s, w)),),
     )  # fmt: skip
@@ -157,38 +160,59 @@ def global_max_pool(node: NodeProto, build: Builder) -> Special:
     return _max_pool(node, build, _whole(node, build, build.facts.shape(node.input[0])[2:]))
 
 
-def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
-    x, y = build.tensor(node.input[0]), build.tensor(node.output[0])
+def _max_pool(node: NodeProto, build: Builder, axes: tuple[Axis, ...]) -> Special:
+    nodes, source, wider = with_padding(node, build, axes, _is_lowest)
+    if any((a.count(0, a.size) == 0).any() for a in wider):  # a window of nothing else
+        nodes, source, wider = (node,), node.input[0], axes
+    x, y = build.tensor(source), build.tensor(node.output[0])
+    apart = _pads_lowest(source, build)
 
     def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
         vanishes = r.vanishes_with(y.name)
-        routed, summed = winner(build, x, y, r.value, axes, vanishes)
+        routed, summed = winner(build, x, y, r.value, wider, vanishes, finite=not apart)
         return (Relevance(routed, x if vanishes else None, over_channels=summed),)
 
     def as_average() -> Linear:
         """The average pooling of the same geometry, whose output the model does not compute."""
-        counts = [1.0 / a.count(0, a.size) for a in axes]
-        layer = _average(node, build, axes, outer(build, counts, x))
+        counts = [1.0 / a.count(0, a.size) for a in wider]
+        layer = _average(nodes, source, build, wider, outer(build, counts, x))
         z = layer.apply(layer.x, layer.w, None)
         assert isinstance(z, Value)
-        return Linear(**{**layer.__dict__, "z": z})
+        return replace(layer, z=z)
+
+    def accepts(rule: Rule) -> bool:
+        return isinstance(rule, PoolingRule) and not (rule.average and apart)  # beside the lowest, all else is nothing
 
     return Special(
-        name=layer_name(node), kind="max pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
-        backward=backward, accepts=lambda rule: isinstance(rule, PoolingRule), linear=as_average,
+        name=layer_name(node), kind="max pooling", nodes=nodes, inputs=(source,), output=y.name,
+        backward=backward, accepts=accepts, linear=as_average,
     )  # fmt: skip
 
 
+def _is_lowest(value: np.ndarray) -> bool:
+    """Whether a padded value is -inf or the lowest number of its type, which never wins."""
+    return bool(np.all(value <= np.finfo(value.dtype).min))
+
+
+def _pads_lowest(name: str, build: Builder) -> bool:
+    """Whether a tensor comes from a Pad, one that is no pooling's own, of such values, or of some not known."""
+    pad = build.facts.model.producer.get(name)
+    if pad is None or pad.op_type != "Pad":
+        return False
+    value = value_added(pad, build)
+    return value is None or _is_lowest(value)
+
+
 def winner(
-    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool
+    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool, finite: bool = True
 ) -> tuple[Value, Value | None]:
     """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
     taken of the taps before they are put together; None where nothing is put together. Whether r `vanishes` where y is
-    zero."""
+    zero, and x is `finite`: differences of infinities are none."""
     stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
-    channels = channels_of_steps(build, x, build.facts.shape(x.name))
+    channels = channels_of_steps(build, x, build.facts.shape(x.name)) if finite else 0
     last, won = 0, list[tuple[int, Value]]()
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:
