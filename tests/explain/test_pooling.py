@@ -61,6 +61,42 @@ def test_flat_behind_it_takes_the_sum_over_channels(window: str) -> None:
     assert {"Concat", "Div"} & whole("none")
 
 
+def whole(pool: str, opset: int = 17) -> ModelProto:
+    """A convolution of 16 channels, a pooling of all of it, and a dense layer."""
+    return network(f"""
+        whole (float[N, 3, 3, 3] image, float[16, 3, 1, 1] w1, float[16] b1, float[16, 4] w2, float[4] b2)
+          => (float[N, 4] logits) <int64[2] axes = {{-1, -2}}> {{
+          z = Conv(image, w1, b1)
+          a = Relu(z)
+          {pool}
+          logits = Gemm(f, w2, b2)
+        }}""", opset=opset)  # fmt: skip
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "gradient", "seed"])
+@pytest.mark.parametrize(
+    ("pool", "opset"),
+    [
+        ("[pool] f = ReduceMax<axes = [2, 3], keepdims = 0>(a)", 17),
+        ("[pool] f = ReduceMax<keepdims = 0>(a, axes)", 18),
+        ("[pool] p = ReduceMax(a, axes) f = Flatten(p)", 18),
+    ],
+)
+def test_a_reduction_is_the_pooling_of_the_whole(pool: str, opset: int, composite: str) -> None:
+    """As PyTorch's newer exporter writes AdaptiveMaxPool2d(1), with ties in the image."""
+    x = np.round(images(shape=(3, 3, 3)))
+    protos = whole(pool, opset), whole("[pool] p = GlobalMaxPool(a) f = Flatten(p)")
+    found, expected = (explain(p, x, [0, 1, 2], composite=composite) for p in protos)
+    assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
+
+
+@pytest.mark.parametrize("axes", [[1], [1, 2, 3], [0, 2, 3]])
+def test_a_reduction_over_batch_or_channels_is_refused(axes: list[int]) -> None:
+    pool = f"[pool] p = ReduceMax<axes = {axes}, keepdims = 1>(a) q = Add(p, a) g = GlobalMaxPool(q) f = Flatten(g)"
+    with pytest.raises(onnxlrp.OnnxLrpError, match=rf"the largest over axes \{axes} of \[N, 16, 3, 3\]"):
+        onnxlrp.convert(whole(pool))
+
+
 def test_ties_go_to_the_first() -> None:
     """Where a whole window is equal, as in a black background, the first element of it gets all."""
     proto = network("""
