@@ -86,7 +86,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     if not facts.known(name):
         if any(facts.carries(i) and not facts.known(i) for i in node.input if i):
             return None
-        raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
+        raise refuse(node, *facts.why_unknown(name))
     with build.scope(layer_name(node), "view", name):
         define = DEFINITIONS[node.op_type]
         layer = define(node, build, name) if every else define(node, build)

@@ -69,11 +69,7 @@ def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None
     ]
     mode, pads = given.get("auto_pad", "NOTSET"), given.get("pads") or [0] * 2 * rank
     if mode == "NOTSET":
-        axes = [replace(a, before=pads[i], after=pads[rank + i]) for i, a in enumerate(axes)]
-        if given.get("ceil_mode") and any(a.stride * (a.out - 1) >= a.before + a.size for a in axes):
-            reason = f"its last window lies beyond the input, where onnx counts it ({list(outs)}) and runtimes do not"
-            raise refuse(node, reason, "export with ceil_mode=0")
-        return tuple(axes)
+        return tuple(replace(a, before=pads[i], after=pads[rank + i]) for i, a in enumerate(axes))
     return tuple(a if mode == "VALID" else same(a, mode) for a in axes)
 
 
