@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxlrp
 from onnxlrp.contract import Preprocessing
 from onnxlrp.errors import OnnxLrpError
 
-from .networks import CLOSE, distance, explain, images, network, run
+from .networks import CLOSE, distance, explain, images, network, of_type, run
 
 X, HEAD = "float[N, 3, 6, 6] image", "float[4, 3] w9, float[3] b9"
 TAIL = """g = GlobalAveragePool(y) f = Flatten(g) logits = Gemm(f, w9, b9)"""
@@ -157,6 +157,34 @@ net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] scores) <int64[4] sizes 
 }}"""
     with pytest.raises(OnnxLrpError, match=r"^pool \(MaxPool\): .*ceil_mode=0\.$"):
         onnxlrp.convert(network(text))
+
+
+@pytest.mark.parametrize("opset", [17, 22])
+def test_bfloat16_is_refused_once(opset: int) -> None:
+    """From opset 22 on convolutions have it, before they are not even valid."""
+    text = f"""
+net ({X}, float[4, 3, 3, 3] w1, {HEAD}) => (float[N, 3] scores) {{
+  [first] z = Conv(image, w1) r = Relu(z) y = MaxPool<kernel_shape = [2, 2]>(r) {TAIL} scores = LogSoftmax(logits)
+}}"""
+    proto = of_type(network(text, opset=opset), TensorProto.BFLOAT16)
+    with pytest.raises(OnnxLrpError, match=r"^first \(Conv\): image is in bfloat16.* Export the model in float32\.$"):
+        onnxlrp.convert(proto)
+
+
+def casting(x: str, w: str) -> ModelProto:
+    """A classifier whose image and weight go through casts, 1 to float32 and 16 to bfloat16."""
+    return network(f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  {x} {w} z = Conv(x, w) y = Cast<to = 1>(z) {TAIL}
+}}""", opset=22)  # fmt: skip
+
+
+def test_bfloat16_in_the_middle_is_refused_and_weights_stored_so_are_read() -> None:
+    narrow = "narrow = Cast<to = 16>(w1)"
+    with pytest.raises(OnnxLrpError, match=r"^into \(Cast\): x is in bfloat16[^\n]*$"):
+        onnxlrp.convert(casting("[into] x = Cast<to = 16>(image)", f"{narrow} w = Identity(narrow)"))
+    stored = casting("x = Identity(image)", f"{narrow} w = Cast<to = 1>(narrow)")
+    assert np.abs(explain(stored, images(), [0, 1, 2])["relevance"]).max() > 0
 
 
 @pytest.mark.parametrize("rule", ["flat", "zbox(low=-3, high=3)", "zplus", "epsilon", "wsquare"])
