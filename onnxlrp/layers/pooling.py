@@ -53,8 +53,12 @@ def global_average_pool(node: NodeProto, build: Builder) -> Linear:
 def reduce_mean(node: NodeProto, build: Builder) -> Linear:
     """A mean or sum over any axes but the batch, with or without keepdims."""
     facts, shape, reduced = build.facts, build.facts.shape(node.input[0]), _reduced(node, build)
-    if any(not isinstance(shape[a], int) for a in reduced) or (0 in reduced and shape[0] != 1):
-        raise refuse(node, f"reduces over the batch (axes {reduced} of {shape})", "export with the batch kept apart")
+    if any(not isinstance(shape[a], int) for a in reduced):
+        reason = f"reduces over the batch (axes {reduced} of {shown(shape)})"
+        raise refuse(node, reason, "export with the batch kept apart")
+    if 0 in reduced and shape[0] != 1:
+        reason = f"reduces over axis 0 of {shown(shape)}, which has to be the batch's"
+        raise refuse(node, reason, "export with the batch first and kept apart: stack tensors along axis 1")
     x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
     kept = tuple(1 if i in reduced else d for i, d in enumerate(shape))
     total = np.prod([int(shape[a]) for a in reduced])

@@ -147,6 +147,22 @@ net (float[1, 3, 6, 6] image, float[4, 3, 1, 1] w1, float[3, {channels}, 1, 1] w
     assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
 
 
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [(0, r"axis 0 of \[2, N, 3\].* along axis 1\.$"), (1, r"the batch \(axes \[1\] of \[2, N, 3\]\)")],
+)
+def test_a_mean_that_is_not_over_what_was_stacked_behind_the_batch(axis: int, words: str) -> None:
+    """As `torch.stack([a(x), b(x)]).mean(0)` is: not over the batch, which is no longer the first axis."""
+    text = f"""
+net ({X}, float[3, 3, 1, 1] w1, float[3, 3, 1, 1] w2) => (float[n, 3] logits) <int64[1] zero = {{0}}> {{
+  p = Conv(image, w1) g = GlobalAveragePool(p) a = Flatten(g) a0 = Unsqueeze(a, zero)
+  q = Conv(image, w2) h = GlobalAveragePool(q) b = Flatten(h) b0 = Unsqueeze(b, zero)
+  s = Concat<axis = 0>(a0, b0) [mean] logits = ReduceMean<axes = [{axis}], keepdims = 0>(s)
+}}"""
+    with pytest.raises(OnnxLrpError, match=r"^mean \(ReduceMean\): reduces over .*" + words):
+        onnxlrp.convert(network(text))
+
+
 @pytest.mark.parametrize("behind", ["Identity(p)", "Reshape(p, sizes)"])
 def test_windows_that_begin_in_the_padding_are_refused(behind: str) -> None:
     """onnx counts them before opset 22, runtimes do not; what follows from that has no message of its own."""
