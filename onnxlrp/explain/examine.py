@@ -18,7 +18,7 @@ from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, passed, plan, unused
 from onnxlrp.explain.presets import PRESETS, named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
-from onnxlrp.explain.target import Scores, scores
+from onnxlrp.explain.target import Scores, scores, unsquashed
 from onnxlrp.explain.view import through_relus, view
 from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
@@ -65,7 +65,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     runtime = RUNTIMES[options.target_runtime]
     build = Builder(facts, exact=options.optimize == "exact", dialect=runtime.dialect)
     if not facts.known(output):  # the walk says which node is to blame
-        raise OnnxLrpError(*view(build, output)[1])
+        raise OnnxLrpError(*(view(build, unsquashed(facts, output)[0])[1] or view(build, output)[1]))
     found = scores(facts, output)
     labels_from = "--labels" if options.labels is not None else f"metadata {contract.KEY_LABELS}"
     options = choose.with_metadata(options, model, facts.shape(image))

@@ -34,17 +34,21 @@ class Scores:
     shown: str
 
 
-def scores(facts: Facts, output: str) -> Scores:
-    """Find the class scores behind an output; raises `OnnxLrpError` where it holds none."""
-    tensor, shown_as = output, "logits"
+def unsquashed(facts: Facts, output: str) -> tuple[str, str]:
+    """The tensor that relevance starts from, and what the output shows of it."""
     node = facts.model.producer.get(output)
     while node is not None and node.op_type in {*SAME, *SQUASHING} and facts.carries(node.input[0]):
         if node.op_type in SQUASHING:
-            tensor, shown_as = node.input[0], SQUASHING[node.op_type]
-            break
+            return node.input[0], SQUASHING[node.op_type]
         node = facts.model.producer.get(node.input[0])
+    return output, "logits"
+
+
+def scores(facts: Facts, output: str) -> Scores:
+    """Find the class scores behind an output; raises `OnnxLrpError` where it holds none."""
+    tensor, shown_as = unsquashed(facts, output)
     if not facts.known(tensor):
-        raise OnnxLrpError(Problem(f"output {output}", facts.why_unknown(tensor), "fix the shapes with --input-shape"))
+        raise OnnxLrpError(Problem(f"output {output}", *facts.why_unknown(tensor)))
     shape = facts.shape(tensor)
     if not _is_scores(shape):
         reason = f"has the shape {shown(shape)}, and class scores are [N, classes]"

@@ -19,11 +19,11 @@ import math
 from collections.abc import Collection
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph.build import ONE, Builder, Symbol, Value
-from onnxlrp.graph.facts import captured
+from onnxlrp.graph.facts import Facts, captured
 from onnxlrp.graph.model import CONTROL_FLOW
 from onnxlrp.layers.registry import (
     DEFINITIONS,
@@ -74,11 +74,17 @@ def _layers_before(build: Builder, output: str) -> tuple[list[Layer], list[tuple
 
 
 def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
-    """The node as a layer; None where its tensors are not known because an earlier node's are not."""
+    """The node as a layer; None where its tensors are not known, or in bfloat16, because an earlier node's are so."""
     facts = build.facts
     if node.op_type in CONTROL_FLOW:
         raise refuse(node, "is control flow, which cannot be explained", "export the model without it")
     require_definition(node)
+    narrow = [t for t in (*node.input, name) if _in_bfloat16(facts, t)]
+    if narrow:
+        if any(t in facts.model.producer for t in narrow if t != name):
+            return None
+        reason = f"{narrow[0]} is in bfloat16, in which no runtime was tried with an explainer"
+        raise refuse(node, reason, "export the model in float32")
     every = node.op_type in EVERY_OUTPUT
     if name != node.output[0] and not every:
         reason = f"its output {name} (number {list(node.output).index(name)}) has no relevance rule"
@@ -86,7 +92,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     if not facts.known(name):
         if any(facts.carries(i) and not facts.known(i) for i in node.input if i):
             return None
-        raise refuse(node, facts.why_unknown(name), "correct the input's shape with --input-shape, or export again")
+        raise refuse(node, *facts.why_unknown(name))
     with build.scope(layer_name(node), "view", name):
         define = DEFINITIONS[node.op_type]
         layer = define(node, build, name) if every else define(node, build)
@@ -96,6 +102,10 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
         reason = f"its input {unexplained[0]} depends on the image, and only {', '.join(layer.inputs)} can be explained"
         raise refuse(node, reason, "explain from an earlier tensor (--output)")
     return layer
+
+
+def _in_bfloat16(facts: Facts, name: str) -> bool:
+    return facts.carries(name) and facts.is_float(name) and facts.element_type(name) == TensorProto.BFLOAT16
 
 
 def _merge(build: Builder, layers: list[Layer], keep: frozenset[str]) -> list[Layer]:

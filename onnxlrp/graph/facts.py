@@ -63,7 +63,7 @@ class _Pass:
 
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    unknown: dict[str, str] = field(default_factory=dict)  # node output -> why its type is not known
+    unknown: dict[str, tuple[str, str]] = field(default_factory=dict)  # node output -> why its type is not known
 
 
 class Facts:
@@ -93,10 +93,10 @@ class Facts:
         passes = [self._first] if self._second is None else [self._first, self._second]
         return all(name in p.types and p.types[name].tensor_type.HasField("shape") for p in passes)
 
-    def why_unknown(self, name: str) -> str:
-        """The reason why `known(name)` is false, as far as there is one."""
+    def why_unknown(self, name: str) -> tuple[str, str]:
+        """The reason why `known(name)` is false, as far as there is one, and the remedy."""
         unknown = self._first.unknown | (self._second.unknown if self._second else {})
-        return unknown.get(name, "its shape cannot be inferred")
+        return unknown.get(name, ("its shape cannot be inferred", _AGAIN))
 
     def shape(self, name: str) -> Shape:
         """The tensor's shape; a dimension that grows with the batch is a string ("N", "4N")."""
@@ -174,6 +174,7 @@ class Facts:
         return self._signs.get(name, Sign.ANY)
 
 
+_AGAIN = "correct the input's shape with --input-shape, or export again"
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"})
 
 
@@ -269,20 +270,35 @@ def _visit(model: Model, node: NodeProto, found: _Pass) -> None:
         )
     except KeyError as missing:
         types = {}
-        found.unknown.update(dict.fromkeys(node.output, f"the shape of its input {missing.args[0]} is not known"))
+        reason = f"the shape of its input {missing.args[0]} is not known"
+        found.unknown.update(dict.fromkeys(node.output, (reason, _AGAIN)))
     except (
         onnx.shape_inference.InferenceError, onnx.defs.SchemaError, onnx.checker.ValidationError,
         RuntimeError, ValueError,
     ) as error:  # fmt: skip
         types = {}
-        found.unknown.update(dict.fromkeys(node.output, str(error).strip().splitlines()[-1]))
+        found.unknown.update(dict.fromkeys(node.output, (str(error).strip().splitlines()[-1], _AGAIN)))
     for name in (o for o in node.output if o and o not in types):
-        found.unknown.setdefault(name, "its type and shape cannot be inferred")
+        found.unknown.setdefault(name, ("its type and shape cannot be inferred", _AGAIN))
     for name, inferred in types.items():
-        if inferred.tensor_type.HasField("shape") and 0 not in dims(inferred):
-            found.types[name] = inferred
+        if not inferred.tensor_type.HasField("shape") or 0 in dims(inferred):
+            found.unknown[name] = ("its shape depends on values that are not known before the model runs", _AGAIN)
+        elif _counts_beyond(node, found, dims(inferred)[2:]):
+            reason = f"its last window lies beyond the input, where onnx counts it ({list(dims(inferred)[2:])})"
+            found.unknown[name] = (f"{reason} and runtimes do not", "export with ceil_mode=0")
         else:
-            found.unknown[name] = "its shape depends on values that are not known before the model runs"
+            found.types[name] = inferred
+
+
+def _counts_beyond(node: NodeProto, found: _Pass, outs: Sequence[int]) -> bool:
+    """Whether these are the sizes that onnx infers of a pooling whose last window begins in the padding. Up to opset 21
+    it counts that window, runtimes do not, and nothing behind has the shape that follows."""
+    given = attributes(node)
+    if not given.get("ceil_mode") or given.get("auto_pad", "NOTSET") != "NOTSET":
+        return False
+    sizes = dims(found.types[node.input[0]])[2:]
+    strides, before = given.get("strides") or [1] * len(sizes), given.get("pads") or [0] * len(sizes)
+    return any(s * (o - 1) >= b + n for s, o, b, n in zip(strides, outs, before, sizes, strict=False))
 
 
 def _know(found: _Pass, node: NodeProto, outputs: Sequence[np.ndarray]) -> None:

@@ -9,20 +9,22 @@ before, …; going back, the first row that holds the maximum is found, then the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
 from onnx import NodeProto, helper
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
-from onnxlrp.graph.facts import Dim, Shape, attributes
+from onnxlrp.graph.facts import Shape, attributes, shown
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
-from onnxlrp.layers.registry import Inputs, Linear, Relevance, Special, defines, layer_name, refuse
+from onnxlrp.layers.registry import Inputs, Layer, Linear, Relevance, Special, defines, layer_name, refuse
+from onnxlrp.layers.shape import identity
 from onnxlrp.layers.steps import channels_of_steps, exceeds
-from onnxlrp.layers.window import Axis, outer, windows
+from onnxlrp.layers.window import Axis, outer, value_added, windows, with_padding
 from onnxlrp.rules.rule import PoolingRule, Rule
 
 
@@ -36,28 +38,27 @@ def average_pool(node: NodeProto, build: Builder) -> Linear:
     if any((c == 0).any() for c in counts):
         raise refuse(node, "a window lies wholly in the padding", "export with ceil_mode=0")
     x = build.tensor(node.input[0])
-    return _average(node, build, axes, outer(build, [1.0 / c for c in counts], x))
+    return _average((node,), node.input[0], build, axes, outer(build, [1.0 / c for c in counts], x))
 
 
 @defines("GlobalAveragePool")
 def global_average_pool(node: NodeProto, build: Builder) -> Linear:
     """The mean over all spatial axes."""
-    axes = _whole(node, build, build.facts.shape(node.input[0])[2:])
-    return _average(node, build, axes, build.constant(1 / np.prod([a.size for a in axes]), build.tensor(node.input[0])))
+    axes = _whole(node, build)
+    w = build.constant(1 / np.prod([a.size for a in axes]), build.tensor(node.input[0]))
+    return _average((node,), node.input[0], build, axes, w)
 
 
 @defines("ReduceMean", "ReduceSum")
 def reduce_mean(node: NodeProto, build: Builder) -> Linear:
-    """A mean or sum over any axes but the batch, with or without keepdims. An empty list is all of them, or none where
-    `noop_with_empty_axes` says so."""
-    facts, given = build.facts, attributes(node)
-    shape = facts.shape(node.input[0])
-    stated = given.get("axes") if len(node.input) < 2 or not node.input[1] else facts.value(node.input[1])
-    if stated is None or not len(stated):
-        stated = [] if given.get("noop_with_empty_axes") else range(len(shape))
-    reduced = sorted(int(a) % len(shape) for a in stated)
-    if any(not isinstance(shape[a], int) for a in reduced) or (0 in reduced and shape[0] != 1):
-        raise refuse(node, f"reduces over the batch (axes {reduced} of {shape})", "export with the batch kept apart")
+    """A mean or sum over any axes but the batch, with or without keepdims."""
+    facts, shape, reduced = build.facts, build.facts.shape(node.input[0]), _reduced(node, build)
+    if any(not isinstance(shape[a], int) for a in reduced):
+        reason = f"reduces over the batch (axes {reduced} of {shown(shape)})"
+        raise refuse(node, reason, "export with the batch kept apart")
+    if 0 in reduced and shape[0] != 1:
+        reason = f"reduces over axis 0 of {shown(shape)}, which has to be the batch's"
+        raise refuse(node, reason, "export with the batch first and kept apart: stack tensors along axis 1")
     x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
     kept = tuple(1 if i in reduced else d for i, d in enumerate(shape))
     total = np.prod([int(shape[a]) for a in reduced])
@@ -82,18 +83,31 @@ def reduce_mean(node: NodeProto, build: Builder) -> Linear:
     )  # fmt: skip
 
 
-def _whole(node: NodeProto, build: Builder, sizes: Sequence[Dim]) -> tuple[Axis, ...]:
-    """One window over all of every axis."""
+def _reduced(node: NodeProto, build: Builder) -> list[int]:
+    """The axes that a reduction is over. An empty list is all of them, or none where `noop_with_empty_axes` says so."""
+    facts, given = build.facts, attributes(node)
+    rank = len(facts.shape(node.input[0]))
+    stated = given.get("axes") if len(node.input) < 2 or not node.input[1] else facts.value(node.input[1])
+    if stated is None or not len(stated):
+        stated = [] if given.get("noop_with_empty_axes") else range(rank)
+    return sorted(int(a) % rank for a in stated)
+
+
+def _whole(node: NodeProto, build: Builder, over: Collection[int] | None = None) -> tuple[Axis, ...]:
+    """One window over all of every spatial axis; along those that it is not `over`, one for each element."""
+    sizes = build.facts.shape(node.input[0])[2:]
     if not all(isinstance(d, int) for d in sizes):
-        raise refuse(node, f"pools over sizes {tuple(sizes)} not known", "fix the input's size with --input-shape")
-    return tuple(Axis(int(d), 1, int(d)) for d in sizes)
+        raise refuse(node, f"pools over sizes {sizes} not known", "fix the input's size with --input-shape")
+    every = enumerate(map(int, sizes), 2)
+    return tuple(Axis(n, 1, n) if over is None or i in over else Axis(n, n, 1) for i, n in every)
 
 
-def _average(node: NodeProto, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
-    x, z = build.tensor(node.input[0]), build.tensor(node.output[0])
-    pool = SumPool(build, axes, int(build.facts.shape(node.input[0])[1]))
+def _average(nodes: tuple[NodeProto, ...], source: str, build: Builder, axes: Sequence[Axis], w: Value) -> Linear:
+    """The average over each window of `source`, as a layer of `nodes`, named after the last."""
+    x, z = build.tensor(source), build.tensor(nodes[-1].output[0])
+    pool = SumPool(build, axes, int(build.facts.shape(source)[1]))
     return Linear(
-        name=layer_name(node), kind="pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
+        name=layer_name(nodes[-1]), kind="pooling", nodes=nodes, inputs=(source,), output=z.name,
         x=(x,), w=w, z=z, apply=lambda xs, w, b: build.mul(pool.apply(xs[0]), w),
         transpose=lambda s, w: (pool.transpose(build.mul(s, w)),),
     )  # fmt: skip
@@ -154,41 +168,86 @@ def max_pool(node: NodeProto, build: Builder) -> Special:
 @defines("GlobalMaxPool")
 def global_max_pool(node: NodeProto, build: Builder) -> Special:
     """The largest element over all spatial axes."""
-    return _max_pool(node, build, _whole(node, build, build.facts.shape(node.input[0])[2:]))
+    return _max_pool(node, build, _whole(node, build))
 
 
-def _max_pool(node: NodeProto, build: Builder, axes: Sequence[Axis]) -> Special:
-    x, y = build.tensor(node.input[0]), build.tensor(node.output[0])
+@defines("ReduceMax")
+def reduce_max(node: NodeProto, build: Builder) -> Layer:
+    """The largest element over spatial axes, with or without keepdims."""
+    shape, reduced = build.facts.shape(node.input[0]), _reduced(node, build)
+    if not reduced:
+        return identity(node, build)
+    if min(reduced) < 2 or not isinstance(shape[1], int):
+        reason = f"the largest over axes {reduced} of {shown(shape)}: only those behind the channels have a rule"
+        remedy = "explain from an earlier tensor (--output), or export the model without it"
+        raise refuse(node, reason, remedy)
+    return _max_pool(node, build, _whole(node, build, reduced))
+
+
+def _max_pool(node: NodeProto, build: Builder, axes: tuple[Axis, ...]) -> Special:
+    nodes, source, wider = with_padding(node, build, axes, _is_lowest)
+    if any((a.count(0, a.size) == 0).any() for a in wider):  # a window of nothing else
+        nodes, source, wider = (node,), node.input[0], axes
+    x, y = build.tensor(source), build.tensor(node.output[0])
+    apart = _pads_lowest(source, build)
+    shape, kept = build.facts.shape(y.name), (*build.facts.shape(source)[:2], *(a.out for a in wider))
+
+    def unsqueezed(v: Value) -> Value:
+        """What has the output's shape, with the axes that a reduction leaves out."""
+        return v if len(shape) == len(kept) else build.reshape(v, kept, of=shape)
+
+    def squeezed(v: Symbol) -> Symbol:
+        return v if len(shape) == len(kept) or not isinstance(v, Value) else build.reshape(v, shape, of=kept)
 
     def backward(r: Relevance, rule: Rule) -> tuple[Relevance | None, ...]:
         vanishes = r.vanishes_with(y.name)
-        routed, summed = winner(build, x, y, r.value, axes, vanishes)
+        routed, summed = winner(build, x, unsqueezed(y), unsqueezed(r.value), wider, vanishes, finite=not apart)
         return (Relevance(routed, x if vanishes else None, over_channels=summed),)
 
     def as_average() -> Linear:
         """The average pooling of the same geometry, whose output the model does not compute."""
-        counts = [1.0 / a.count(0, a.size) for a in axes]
-        layer = _average(node, build, axes, outer(build, counts, x))
-        z = layer.apply(layer.x, layer.w, None)
+        counts = [1.0 / a.count(0, a.size) for a in wider]
+        layer = _average(nodes, source, build, wider, outer(build, counts, x))
+        z = squeezed(layer.apply(layer.x, layer.w, None))
         assert isinstance(z, Value)
-        return Linear(**{**layer.__dict__, "z": z})
+        return replace(
+            layer, z=z, apply=lambda xs, w, b: squeezed(layer.apply(xs, w, b)),
+            transpose=lambda s, w: layer.transpose(unsqueezed(s), w),
+        )  # fmt: skip
+
+    def accepts(rule: Rule) -> bool:
+        return isinstance(rule, PoolingRule) and not (rule.average and apart)  # beside the lowest, all else is nothing
 
     return Special(
-        name=layer_name(node), kind="max pooling", nodes=(node,), inputs=(node.input[0],), output=node.output[0],
-        backward=backward, accepts=lambda rule: isinstance(rule, PoolingRule), linear=as_average,
+        name=layer_name(node), kind="max pooling", nodes=nodes, inputs=(source,), output=y.name,
+        backward=backward, accepts=accepts, linear=as_average,
     )  # fmt: skip
 
 
+def _is_lowest(value: np.ndarray) -> bool:
+    """Whether a padded value is -inf or the lowest number of its type, which never wins."""
+    return bool(np.all(value <= np.finfo(value.dtype).min))
+
+
+def _pads_lowest(name: str, build: Builder) -> bool:
+    """Whether a tensor comes from a Pad, one that is no pooling's own, of such values, or of some not known."""
+    pad = build.facts.model.producer.get(name)
+    if pad is None or pad.op_type != "Pad":
+        return False
+    value = value_added(pad, build)
+    return value is None or _is_lowest(value)
+
+
 def winner(
-    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool
+    build: Builder, x: Value, y: Value, r: Value, axes: Sequence[Axis], vanishes: bool, finite: bool = True
 ) -> tuple[Value, Value | None]:
     """Relevance r of the pooled y at the first largest element of each window of x, and its sum over the channels,
     taken of the taps before they are put together; None where nothing is put together. Whether r `vanishes` where y is
-    zero."""
+    zero, and x is `finite`: differences of infinities are none."""
     stages = [x]
     for i in reversed(range(1, len(axes))):
         stages.append(_pool_along(build, stages[-1], axes[i], i, len(axes)))
-    channels = channels_of_steps(build, x, build.facts.shape(x.name))
+    channels = channels_of_steps(build, x, build.facts.shape(x.name)) if finite else 0
     last, won = 0, list[tuple[int, Value]]()
     for i, before, after in zip(range(len(axes)), reversed(stages), [y, *reversed(stages[1:])], strict=True):
         if axes[i].kernel > 1 or axes[i].stride > 1 or axes[i].before:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -69,11 +69,7 @@ def windows(node: NodeProto, build: Builder, kernel: Sequence[int] | None = None
     ]
     mode, pads = given.get("auto_pad", "NOTSET"), given.get("pads") or [0] * 2 * rank
     if mode == "NOTSET":
-        axes = [replace(a, before=pads[i], after=pads[rank + i]) for i, a in enumerate(axes)]
-        if given.get("ceil_mode") and any(a.stride * (a.out - 1) >= a.before + a.size for a in axes):
-            reason = f"its last window lies beyond the input, where onnx counts it ({list(outs)}) and runtimes do not"
-            raise refuse(node, reason, "export with ceil_mode=0")
-        return tuple(axes)
+        return tuple(replace(a, before=pads[i], after=pads[rank + i]) for i, a in enumerate(axes))
     return tuple(a if mode == "VALID" else same(a, mode) for a in axes)
 
 
@@ -84,22 +80,47 @@ def same(a: Axis, mode: str) -> Axis:
     return replace(a, before=less, after=more) if mode == "SAME_UPPER" else replace(a, before=more, after=less)
 
 
-def zeros_around(node: NodeProto, build: Builder, rank: int) -> list[tuple[int, int]] | None:
-    """How many zeros a Pad adds before and after each of `rank` spatial axes; None where it is no such node, or does
-    anything else."""
+def with_padding(
+    node: NodeProto, build: Builder, axes: tuple[Axis, ...], own: Callable[[np.ndarray], bool]
+) -> tuple[tuple[NodeProto, ...], str, tuple[Axis, ...]]:
+    """The nodes that act as one with a Conv or pooling node, the tensor they read, and the axes over that one's
+    elements: a Pad before it is its padding where the value that it adds is its `own`."""
+    pad = build.facts.model.producer.get(node.input[0])
+    added = _around(pad, build, len(axes), own) if pad is not None else None
+    if pad is None or added is None:
+        return (node,), node.input[0], axes
+    wider = (
+        replace(a, size=a.size - start - end, before=a.before + start, after=a.after + end)
+        for a, (start, end) in zip(axes, added, strict=True)
+    )
+    return (pad, node), pad.input[0], tuple(wider)
+
+
+def _around(
+    node: NodeProto, build: Builder, rank: int, own: Callable[[np.ndarray], bool]
+) -> list[tuple[int, int]] | None:
+    """How many elements a Pad adds before and after each of `rank` spatial axes; None where it is no such node, adds
+    another value, or does anything else."""
     facts = build.facts
     if node.op_type != "Pad" or attributes(node).get("mode", "constant") != "constant":
         return None
-    amounts, value, axes = (facts.value(i) if i else None for i in [*node.input[1:], "", "", ""][:3])
-    stated = [bool(i) for i in [*node.input[1:], "", "", ""][:3]]
-    if amounts is None or (stated[1] and (value is None or np.any(value))) or (stated[2] and axes is None):
+    value, amounts = value_added(node, build), facts.value(node.input[1])
+    stated = len(node.input) > 3 and bool(node.input[3])
+    axes = facts.value(node.input[3]) if stated else np.arange(rank + 2)
+    if amounts is None or axes is None or value is None or not own(value):
         return None
-    where = range(rank + 2) if axes is None else [int(a) % (rank + 2) for a in axes]
+    where = [int(a) % (rank + 2) for a in axes]
     half = len(amounts) // 2
     pads = {axis: (int(amounts[k]), int(amounts[half + k])) for k, axis in enumerate(where)}
     if min(map(min, pads.values()), default=0) < 0 or any(pads.get(axis, (0, 0)) != (0, 0) for axis in (0, 1)):
         return None
     return [pads.get(2 + i, (0, 0)) for i in range(rank)]
+
+
+def value_added(pad: NodeProto, build: Builder) -> np.ndarray | None:
+    """The value that a Pad adds, zero unless it says otherwise; None where it is not known before the model runs."""
+    stated = len(pad.input) > 2 and bool(pad.input[2])
+    return build.facts.value(pad.input[2]) if stated else np.zeros([])
 
 
 def outer(build: Builder, vectors: Sequence[np.ndarray], like: Value) -> Value:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxlrp
 from onnxlrp.contract import Preprocessing
 from onnxlrp.errors import OnnxLrpError
 
-from .networks import CLOSE, distance, explain, images, network, run
+from .networks import CLOSE, distance, explain, images, network, of_type, run
 
 X, HEAD = "float[N, 3, 6, 6] image", "float[4, 3] w9, float[3] b9"
 TAIL = """g = GlobalAveragePool(y) f = Flatten(g) logits = Gemm(f, w9, b9)"""
@@ -147,15 +147,60 @@ net (float[1, 3, 6, 6] image, float[4, 3, 1, 1] w1, float[3, {channels}, 1, 1] w
     assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
 
 
-def test_windows_that_begin_in_the_padding_are_refused() -> None:
-    """onnx counts them before opset 22, runtimes do not."""
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [(0, r"axis 0 of \[2, N, 3\].* along axis 1\.$"), (1, r"the batch \(axes \[1\] of \[2, N, 3\]\)")],
+)
+def test_a_mean_that_is_not_over_what_was_stacked_behind_the_batch(axis: int, words: str) -> None:
+    """As `torch.stack([a(x), b(x)]).mean(0)` is: not over the batch, which is no longer the first axis."""
     text = f"""
-net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
-  c = Conv(image, w1)
-  [pool] y = MaxPool<kernel_shape = [2, 2], strides = [2, 2], pads = [0, 0, 1, 1], ceil_mode = 1>(c) {TAIL}
+net ({X}, float[3, 3, 1, 1] w1, float[3, 3, 1, 1] w2) => (float[n, 3] logits) <int64[1] zero = {{0}}> {{
+  p = Conv(image, w1) g = GlobalAveragePool(p) a = Flatten(g) a0 = Unsqueeze(a, zero)
+  q = Conv(image, w2) h = GlobalAveragePool(q) b = Flatten(h) b0 = Unsqueeze(b, zero)
+  s = Concat<axis = 0>(a0, b0) [mean] logits = ReduceMean<axes = [{axis}], keepdims = 0>(s)
 }}"""
-    with pytest.raises(OnnxLrpError, match=r"pool \(MaxPool\).*ceil_mode=0"):
+    with pytest.raises(OnnxLrpError, match=r"^mean \(ReduceMean\): reduces over .*" + words):
         onnxlrp.convert(network(text))
+
+
+@pytest.mark.parametrize("behind", ["Identity(p)", "Reshape(p, sizes)"])
+def test_windows_that_begin_in_the_padding_are_refused(behind: str) -> None:
+    """onnx counts them before opset 22, runtimes do not; what follows from that has no message of its own."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] scores) <int64[4] sizes = {{-1, 3, 9, 1}}> {{
+  [pool] p = MaxPool<kernel_shape = [2, 2], strides = [2, 2], pads = [0, 0, 1, 1], ceil_mode = 1>(image)
+  c = {behind} y = Conv(c, w1) {TAIL} scores = LogSoftmax(logits)
+}}"""
+    with pytest.raises(OnnxLrpError, match=r"^pool \(MaxPool\): .*ceil_mode=0\.$"):
+        onnxlrp.convert(network(text))
+
+
+@pytest.mark.parametrize("opset", [17, 22])
+def test_bfloat16_is_refused_once(opset: int) -> None:
+    """From opset 22 on convolutions have it, before they are not even valid."""
+    text = f"""
+net ({X}, float[4, 3, 3, 3] w1, {HEAD}) => (float[N, 3] scores) {{
+  [first] z = Conv(image, w1) r = Relu(z) y = MaxPool<kernel_shape = [2, 2]>(r) {TAIL} scores = LogSoftmax(logits)
+}}"""
+    proto = of_type(network(text, opset=opset), TensorProto.BFLOAT16)
+    with pytest.raises(OnnxLrpError, match=r"^first \(Conv\): image is in bfloat16.* Export the model in float32\.$"):
+        onnxlrp.convert(proto)
+
+
+def casting(x: str, w: str) -> ModelProto:
+    """A classifier whose image and weight go through casts, 1 to float32 and 16 to bfloat16."""
+    return network(f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  {x} {w} z = Conv(x, w) y = Cast<to = 1>(z) {TAIL}
+}}""", opset=22)  # fmt: skip
+
+
+def test_bfloat16_in_the_middle_is_refused_and_weights_stored_so_are_read() -> None:
+    narrow = "narrow = Cast<to = 16>(w1)"
+    with pytest.raises(OnnxLrpError, match=r"^into \(Cast\): x is in bfloat16[^\n]*$"):
+        onnxlrp.convert(casting("[into] x = Cast<to = 16>(image)", f"{narrow} w = Identity(narrow)"))
+    stored = casting("x = Identity(image)", f"{narrow} w = Cast<to = 1>(narrow)")
+    assert np.abs(explain(stored, images(), [0, 1, 2])["relevance"]).max() > 0
 
 
 @pytest.mark.parametrize("rule", ["flat", "zbox(low=-3, high=3)", "zplus", "epsilon", "wsquare"])

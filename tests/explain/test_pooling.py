@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import ModelProto
 
 import onnxlrp
 
@@ -60,6 +61,42 @@ def test_flat_behind_it_takes_the_sum_over_channels(window: str) -> None:
     assert {"Concat", "Div"} & whole("none")
 
 
+def whole(pool: str, opset: int = 17) -> ModelProto:
+    """A convolution of 16 channels, a pooling of all of it, and a dense layer."""
+    return network(f"""
+        whole (float[N, 3, 3, 3] image, float[16, 3, 1, 1] w1, float[16] b1, float[16, 4] w2, float[4] b2)
+          => (float[N, 4] logits) <int64[2] axes = {{-1, -2}}> {{
+          z = Conv(image, w1, b1)
+          a = Relu(z)
+          {pool}
+          logits = Gemm(f, w2, b2)
+        }}""", opset=opset)  # fmt: skip
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "gradient", "seed"])
+@pytest.mark.parametrize(
+    ("pool", "opset"),
+    [
+        ("[pool] f = ReduceMax<axes = [2, 3], keepdims = 0>(a)", 17),
+        ("[pool] f = ReduceMax<keepdims = 0>(a, axes)", 18),
+        ("[pool] p = ReduceMax(a, axes) f = Flatten(p)", 18),
+    ],
+)
+def test_a_reduction_is_the_pooling_of_the_whole(pool: str, opset: int, composite: str) -> None:
+    """As PyTorch's newer exporter writes AdaptiveMaxPool2d(1), with ties in the image."""
+    x = np.round(images(shape=(3, 3, 3)))
+    protos = whole(pool, opset), whole("[pool] p = GlobalMaxPool(a) f = Flatten(p)")
+    found, expected = (explain(p, x, [0, 1, 2], composite=composite) for p in protos)
+    assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
+
+
+@pytest.mark.parametrize("axes", [[1], [1, 2, 3], [0, 2, 3]])
+def test_a_reduction_over_batch_or_channels_is_refused(axes: list[int]) -> None:
+    pool = f"[pool] p = ReduceMax<axes = {axes}, keepdims = 1>(a) q = Add(p, a) g = GlobalMaxPool(q) f = Flatten(g)"
+    with pytest.raises(onnxlrp.OnnxLrpError, match=rf"the largest over axes \{axes} of \[N, 16, 3, 3\]"):
+        onnxlrp.convert(whole(pool))
+
+
 def test_ties_go_to_the_first() -> None:
     """Where a whole window is equal, as in a black background, the first element of it gets all."""
     proto = network("""
@@ -71,6 +108,57 @@ def test_ties_go_to_the_first() -> None:
     found = explain(proto, np.ones([1, 1, 4, 4], np.float32), [0], composite="epsilon")["relevance"]
     assert np.count_nonzero(found) == 4
     assert np.count_nonzero(found[0, 0, ::2, ::2]) == 4
+
+
+def padded(pads: list[int], value: float, own: str = "") -> ModelProto:
+    """3×3 windows of stride 2 in 16 channels behind a Pad, or with padding of their `own`; pads are those before rows
+    and columns, then behind."""
+    before = "" if own else "[pad] q = Pad(a, pads, value)"
+    return network(f"""
+        padded (float[N, 3, 8, 8] image, float[16, 3, 1, 1] w1, float[16] b1, float[16, 4] w2, float[4] b2)
+          => (float[N, 4] logits)
+          <int64[8] pads = {{0, 0, {pads[0]}, {pads[1]}, 0, 0, {pads[2]}, {pads[3]}}}, float value = {{{value}}}> {{
+          z = Conv(image, w1, b1)
+          [relu] a = Relu(z)
+          {before}
+          [pool] p = MaxPool<kernel_shape = [3, 3], strides = [2, 2] {own}>({"a" if own else "q"})
+          g = GlobalAveragePool(p)
+          f = Flatten(g)
+          [dense] logits = Gemm(f, w2, b2)
+        }}""")
+
+
+LOWEST = [-np.inf, float(np.finfo(np.float32).min)]
+
+
+@pytest.mark.parametrize("optimize", ["exact", "none"])
+@pytest.mark.parametrize("value", LOWEST)
+@pytest.mark.parametrize(("mode", "composite"), [("winner", "epsilon_plus"), ("average", "epsilon"), (None, "seed")])
+def test_the_lowest_numbers_padded_before_it_are_its_padding(
+    mode: str | None, composite: str, value: float, optimize: str
+) -> None:
+    """As timm writes the padding of TensorFlow; relevance does not go there."""
+    options = {"max_pool": mode, "composite": composite, "optimize": optimize}
+    protos = padded([0, 0, 1, 1], value), padded([0, 0, 1, 1], value, ", pads = [0, 0, 1, 1]")
+    found, expected = (explain(p, images(shape=(3, 8, 8)), [0, 1, 2], **options) for p in protos)
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-5)
+    assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
+
+
+@pytest.mark.parametrize("value", LOWEST)
+@pytest.mark.parametrize("pads", [[1, -1, 1, 1], [3, 3, 3, 3]], ids=["cuts off", "windows of nothing else"])
+def test_the_lowest_numbers_that_cannot_be_its_padding(pads: list[int], value: float) -> None:
+    """To the winner they make no difference, and an average of them is refused."""
+    proto = padded(pads, value)
+    if min(pads) < 0:
+        found, plain = (
+            explain(proto, images(shape=(3, 8, 8)), [0, 1, 2], optimize=o, composite="epsilon_plus")["relevance"]
+            for o in ("exact", "none")
+        )
+        assert np.abs(plain).max() > 0
+        assert distance(found, plain.astype(np.float64)) < CLOSE
+    with pytest.raises(onnxlrp.OnnxLrpError, match=r"pool \(MaxPool\): the rule average does not fit"):
+        onnxlrp.convert(proto, max_pool="average")
 
 
 def test_a_mode_without_a_max_pooling_is_refused() -> None:

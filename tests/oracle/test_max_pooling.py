@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from onnx import ModelProto, NodeProto, helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onnxlrp.graph.blocks import CHANNELS
 from onnxlrp.graph.build import Builder, Value
@@ -20,6 +20,20 @@ from .restatement import Stabilizer, epsilon
 from .test_linear import compared
 
 Reads = list[tuple[int, ...]]
+
+
+def pooling(proto: ModelProto, x: np.ndarray, pooled: np.ndarray) -> tuple[NodeProto, np.ndarray]:
+    """The node that pools x, and what is `pooled` with all of x's axes: a reduction as the MaxPool that it equals."""
+    node = next(n for n in proto.graph.node if "Max" in n.op_type)
+    if node.op_type != "ReduceMax":
+        return node, pooled
+    constants = {t.name: numpy_helper.to_array(t).tolist() for t in proto.graph.initializer}
+    axes = constants[node.input[1]] if len(node.input) > 1 else next(a.ints for a in node.attribute if a.name == "axes")
+    reduced = {a % x.ndim for a in axes}
+    kernel = [n if i in reduced else 1 for i, n in enumerate(x.shape)][2:]
+    outs = [n - k + 1 for n, k in zip(x.shape[2:], kernel, strict=True)]
+    whole = helper.make_node("MaxPool", node.input, node.output, kernel_shape=kernel)
+    return whole, pooled.reshape(*x.shape[:2], *outs)
 
 
 def windows(node: NodeProto, sizes: tuple[int, ...], outs: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Reads]]:
@@ -85,9 +99,9 @@ def test_the_first_largest_wins(name: str, ties: str, variant: str, how: str) ->
     """`winner` on inputs with ties, negative values and zeros."""
     image, x, fed = drawn(name, ties, variant)
     proto = cases.case(name, variant)
-    node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
     result = relevance(proto, CATALOGUE["winner"].make(), image, fed, how)
-    np.testing.assert_allclose(result, winners(node, x, fed), rtol=1e-5, atol=1e-5)
+    node, r = pooling(proto, x, fed)
+    np.testing.assert_allclose(result, winners(node, x, r), rtol=1e-5, atol=1e-5)
 
 
 def wide(name: str, variant: str) -> ModelProto:
@@ -117,12 +131,12 @@ def test_channels_that_fill_blocks(name: str, variant: str, scale: float) -> Non
     image = close(cases.image_shape(proto, 2), scale)
     found = cases.tensors(proto, image)
     fed = np.random.default_rng(5).normal(size=found["y"].shape).astype(np.float32)
-    node = next(n for n in proto.graph.node if "MaxPool" in n.op_type)
-    kernel = list(next((a.ints for a in node.attribute if a.name == "kernel_shape"), found["x"].shape[2:]))
-    whole = all(len(taps) == np.prod(kernel) for _, taps in windows(node, found["x"].shape[2:], fed.shape[2:]))
     vanishes, operators = variant == "nonnegative", set[str]()
     if vanishes:
         fed *= found["y"] != 0
+    node, r = pooling(proto, found["x"], fed)
+    kernel = list(next((a.ints for a in node.attribute if a.name == "kernel_shape"), found["x"].shape[2:]))
+    whole = all(len(taps) == np.prod(kernel) for _, taps in windows(node, found["x"].shape[2:], r.shape[2:]))
 
     def routed(build: Builder, layer: Layer) -> dict[str, Value]:
         assert isinstance(layer, Special)
@@ -133,7 +147,7 @@ def test_channels_that_fill_blocks(name: str, variant: str, scale: float) -> Non
         return {"routed": part.value}
 
     result = emitted(proto, routed, {"r": fed}, image)["routed"]
-    np.testing.assert_allclose(result, winners(node, found["x"], fed), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result, winners(node, found["x"], r), rtol=1e-5, atol=1e-5)
     if max(kernel) > 1:
         differences = (whole or vanishes) and max(kernel) <= 3
         assert ("Equal" in operators) == (not differences)
@@ -159,13 +173,13 @@ def test_the_sum_over_channels(name: str) -> None:
 def test_average_is_the_norm_rule_of_average_pooling(name: str) -> None:
     """`average`, channel by channel against the dense matrix."""
     proto = cases.case(name)
-    node = proto.graph.node[0]
     for seed in itertools.count(11):
         generator = np.random.default_rng(seed)
         image = generator.normal(size=cases.image_shape(proto, 2)).astype(np.float32)
         y = cases.tensors(proto, image)["y"]
         fed = generator.normal(size=y.shape).astype(np.float32)
-        w = averaging(node, image, y.shape[2:])
+        node, pooled = pooling(proto, image, y)
+        w = averaging(node, image, pooled.shape[2:])
         flat, r = (v.reshape(v.shape[0] * v.shape[1], -1).astype(np.float64) for v in (image, fed))
         expected = epsilon(flat, w, np.zeros(len(w)), r, Stabilizer(1e-6))
         if not expected.doubtful:
