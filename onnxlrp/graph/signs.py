@@ -113,7 +113,7 @@ SIGNS: Mapping[str, SignRule] = {
             *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "ReduceMean", "ReduceSum"),
             *("ReduceMax", "Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
             *("Slice", "Gather", "Split", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "LeakyRelu", "Tanh"),
-            *("Gelu", "Sign", "Floor", "Ceil", "Round", "LRN"),
+            *("Gelu", "GatherND", "Sign", "Floor", "Ceil", "Round", "LRN"),
         ),
         _first,
     ),
