@@ -44,6 +44,12 @@ def subtract(node: NodeProto, build: Builder) -> Layer:
     )
 
 
+@defines("Neg")
+def negate(node: NodeProto, build: Builder) -> Layer:
+    """-x."""
+    return diagonal(node, build, node.input[0], build.neg(ONE))
+
+
 @defines("Mul")
 def multiply(node: NodeProto, build: Builder) -> Layer:
     """x · constant."""
