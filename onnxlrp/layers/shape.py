@@ -209,3 +209,27 @@ def _spread(build: Builder, r: Value, picked: range, shape: Shape, axis: int, be
         reach = min(count * step, size - low)
         r, count = r if reach == count * step else build.slice(r, axis, 0, reach), reach
     return build.pad(r, axis, low, size - low - count, len(shape))
+
+
+@defines("Expand", "Tile")
+def repeat(node: NodeProto, build: Builder) -> Routing:
+    """Copies of a tensor, one after another along its axes, as of a grey image for three colours."""
+    shape, after = _countable(node, build), build.facts.shape(node.output[0])
+    aligned = (*(1,) * (len(after) - len(shape)), *shape)
+    apart: list[int | str] = []  # each repeated axis as two: the copies, and what each of them has
+    copies: list[int] = []
+    for had, has in zip(aligned, after, strict=True):
+        if had != has:
+            if isinstance(had, str) or isinstance(has, str):
+                reason = f"repeats {shape} to {after}, along an axis whose size is not known"
+                raise refuse(node, reason, "fix it with --input-shape")
+            copies.append(len(apart))
+            apart.append(has // had)
+        apart.append(had)
+
+    def back(r: Value) -> tuple[Value, ...]:
+        if copies:
+            r = build.op("ReduceSum", build.reshape(r, tuple(apart), of=after), build.integers(copies), keepdims=0)
+        return (r if aligned == shape else build.reshape(r, shape, of=aligned),)
+
+    return _routing(node, (node.input[0],), back)
