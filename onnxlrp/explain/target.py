@@ -51,6 +51,10 @@ def scores(facts: Facts, output: str) -> Scores:
         raise OnnxLrpError(
             Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME")
         )
+    images = facts.shape(facts.image)[0]
+    if shape[0] != images:
+        reason = f"has scores for {shape[0]} images, and input {facts.image} for {images}"
+        raise OnnxLrpError(Problem(f"output {output}", reason, "export the model with one row of scores an image"))
     return Scores(tensor, int(shape[1]), shown_as)
 
 
