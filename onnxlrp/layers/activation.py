@@ -16,7 +16,7 @@ from onnx import NodeProto
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
 from onnxlrp.graph.signs import Sign
-from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
+from onnxlrp.layers.registry import Activation, defines, layer_name, refuse, uncovered
 from onnxlrp.layers.steps import channels_of_steps, in_blocks, step
 
 Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
@@ -137,8 +137,7 @@ def clip(node: NodeProto, build: Builder) -> Activation:
     else:
         x_name, *others = sorted(node.input, key=build.facts.carries, reverse=True)
         if len(others) != 1 or build.facts.carries(others[0]):
-            only = f"only {node.op_type} of one activation and one constant is known"
-            raise refuse(node, only, "explain from an earlier tensor (--output)")
+            raise uncovered(node, build, f"only {node.op_type} of one activation and one constant is known")
         names = ["", *others] if node.op_type == "Min" else [*others, ""]
     bounds = [_number(build, name) if name else end for name, end in zip(names, (-np.inf, np.inf), strict=True)]
     if None in bounds or build.facts.shape(x_name) != build.facts.shape(node.output[0]):
