@@ -12,6 +12,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import onnxlrp
+from onnxlrp.errors import OnnxLrpError
 from tests.explain.networks import of_type
 
 from . import classifiers
@@ -135,6 +137,19 @@ def test_every_problem_is_named(written: Written, refused: Refused) -> None:
     said = refused("convert", written(classifier(node("Sin", ["r"], "s"), node("Cos", ["s"], "b"))))
     assert "sin (Sin)" in said
     assert "cos (Cos)" in said
+
+
+def test_what_many_nodes_share_is_said_once(written: Written, refused: Refused) -> None:
+    gates = [node("Sigmoid", ["r"], "s")]
+    gates += [node("Mul", [f"m{k}" if k else "s", "r"], f"m{k + 1}", name=f"gate{k}") for k in range(3)]
+    path = written(classifier(*gates, node("Sin", ["m3"], "b")))
+    said = refused("convert", path).splitlines()
+    assert len(said) == 2
+    assert "gate0 (Mul): is a product of two activations" in said[0]
+    assert said[0].endswith("or choose another model. The same goes for 2 others.")
+    with pytest.raises(OnnxLrpError) as error:
+        onnxlrp.convert(path)
+    assert len(error.value.problems) == 4
 
 
 def behind(*nodes: onnx.NodeProto, shape: tuple[int | str, ...] = ("N", classifiers.CLASSES)) -> ModelProto:
