@@ -45,6 +45,19 @@ class RunError(OnnxLrpError):
     """A failure at run time (the disk is full, the runtime gives up) of input that was in order."""
 
 
+def told(problems: Iterable[Problem]) -> list[str]:
+    """A line for each problem; what is said of several nodes of one operator is said once, of the first."""
+    alike: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in problems:
+        operator = problem.node.rpartition(" (")[2]
+        alike.setdefault((operator, problem.reason, problem.remedy), []).append(problem)
+    others = {1: "", 2: " The same goes for one other."}
+    return [
+        f"{first}{others.get(1 + len(more), f' The same goes for {len(more)} others.')}"
+        for first, *more in alike.values()
+    ]
+
+
 def suggest(word: str, valid: Iterable[str]) -> str:
     """A remedy that names the closest valid word and all of them."""
     words = list(valid)

@@ -26,7 +26,7 @@ from onnxlrp.cli.page import page
 from onnxlrp.cli.plan import plan
 from onnxlrp.cli.run import run
 from onnxlrp.cli.triton import triton
-from onnxlrp.errors import OnnxLrpError, Problem, RunError
+from onnxlrp.errors import OnnxLrpError, Problem, RunError, told
 from onnxlrp.run.terminal import printable
 
 DEBUG = "ONNXLRP_DEBUG"
@@ -65,8 +65,8 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except OnnxLrpError as error:
-            for problem in error.problems:
-                complain(str(problem))
+            for line in told(error.problems):
+                complain(line)
             ctx.exit(1 if isinstance(error, RunError) else 2)
         except KeyboardInterrupt:
             click.echo("\nAborted!", err=True)

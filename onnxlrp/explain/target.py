@@ -52,15 +52,29 @@ def scores(facts: Facts, output: str) -> Scores:
     shape = facts.shape(tensor)
     if not _is_scores(shape):
         reason = f"has the shape {shown(shape)}, and class scores are [N, classes]"
-        raise OnnxLrpError(
-            Problem(f"output {output}", reason, "choose the output with the class scores: --output NAME")
-        )
+        behind = _scores_behind(facts, tensor) or "NAME"
+        remedy = f"choose the tensor with the class scores: --output {behind}"
+        raise OnnxLrpError(Problem(f"output {output}", reason, remedy))
+    images = facts.shape(facts.image)[0]
+    if shape[0] != images:
+        reason = f"has scores for {shape[0]} images, and input {facts.image} for {images}"
+        raise OnnxLrpError(Problem(f"output {output}", reason, "export the model with one row of scores an image"))
     return Scores(tensor, int(shape[1]), shown_as)
 
 
 def _is_scores(shape: tuple[int | str, ...]) -> bool:
     """[N, K], or [N, K, 1, 1]."""
     return len(shape) >= 2 and isinstance(shape[1], int) and all(d == 1 for d in shape[2:])
+
+
+def _scores_behind(facts: Facts, tensor: str) -> str | None:
+    """The class scores that a tensor only shows in another shape, or one of: a single logit squeezed to [N]."""
+    node = facts.model.producer.get(tensor)
+    while node is not None and node.op_type in {*SAME, "Gather"} and facts.carries(node.input[0]):
+        if facts.known(node.input[0]) and _is_scores(facts.shape(node.input[0])):
+            return node.input[0]
+        node = facts.model.producer.get(node.input[0])
+    return None
 
 
 STARTS: Mapping[str, str] = {

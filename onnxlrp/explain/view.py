@@ -35,6 +35,7 @@ from onnxlrp.layers.registry import (
     layer_name,
     refuse,
     require_definition,
+    uncovered,
 )
 
 
@@ -78,7 +79,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     facts = build.facts
     if node.op_type in CONTROL_FLOW:
         raise refuse(node, "is control flow, which cannot be explained", "export the model without it")
-    require_definition(node)
+    require_definition(node, build)
     narrow = [t for t in (*node.input, name) if _in_bfloat16(facts, t)]
     if narrow:
         if any(t in facts.model.producer for t in narrow if t != name):
@@ -88,7 +89,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     every = node.op_type in EVERY_OUTPUT
     if name != node.output[0] and not every:
         reason = f"its output {name} (number {list(node.output).index(name)}) has no relevance rule"
-        raise refuse(node, reason, "explain from an earlier tensor (--output)")
+        raise uncovered(node, build, reason)
     if not facts.known(name):
         if any(facts.carries(i) and not facts.known(i) for i in node.input if i):
             return None
@@ -100,7 +101,7 @@ def _bind(build: Builder, node: NodeProto, name: str) -> Layer | None:
     unexplained = [i for i in node.input if i and facts.carries(i) and i not in known]
     if unexplained:
         reason = f"its input {unexplained[0]} depends on the image, and only {', '.join(layer.inputs)} can be explained"
-        raise refuse(node, reason, "explain from an earlier tensor (--output)")
+        raise uncovered(node, build, reason)
     return layer
 
 

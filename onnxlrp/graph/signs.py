@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 
 class Sign(Enum):
@@ -102,6 +103,11 @@ def _pad(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
     return _same((signs[0], signs[2]), attributes) if len(signs) > 2 else signs[0]
 
 
+def _filled(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
+    """ConstantOfShape(shape): zeros unless a value is given."""
+    return of_array(numpy_helper.to_array(attributes["value"])) if "value" in attributes else Sign.ZERO
+
+
 def _where(signs: Sequence[Sign], attributes: Mapping[str, Any]) -> Sign:
     return _same(signs[1:], attributes)
 
@@ -113,7 +119,7 @@ SIGNS: Mapping[str, SignRule] = {
             *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "ReduceMean", "ReduceSum"),
             *("ReduceMax", "Identity", "Dropout", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
             *("Slice", "Gather", "Split", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "LeakyRelu", "Tanh"),
-            *("Gelu", "Sign", "Floor", "Ceil", "Round", "LRN"),
+            *("Gelu", "GatherND", "Sign", "Floor", "Ceil", "Round", "LRN"),
         ),
         _first,
     ),
@@ -125,6 +131,7 @@ SIGNS: Mapping[str, SignRule] = {
     "Min": _least,
     "Neg": lambda signs, _: -signs[0],
     "Clip": _clip,
+    "ConstantOfShape": _filled,
     "Pad": _pad,
     "Where": _where,
 }

@@ -15,7 +15,8 @@ from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import attributes
-from onnxlrp.layers.registry import Activation, defines, layer_name, refuse
+from onnxlrp.graph.signs import Sign
+from onnxlrp.layers.registry import Activation, defines, layer_name, refuse, uncovered
 from onnxlrp.layers.steps import channels_of_steps, in_blocks, step
 
 Product = Callable[[Builder, Value, Value, Value, dict[str, Any]], Value]
@@ -128,13 +129,21 @@ def learned_slope(node: NodeProto, build: Builder) -> Activation:
     return _activation(node, build, node.input[0], product)
 
 
-@defines("Clip")
+@defines("Clip", "Max", "Min")
 def clip(node: NodeProto, build: Builder) -> Activation:
-    """ReLU6 and other clipping to constant bounds; Clip(x, 0) is relu."""
-    bounds = [build.facts.value(i) if i else None for i in [*node.input[1:], "", ""][:2]]
-    low = -np.inf if bounds[0] is None else float(bounds[0])
-    high = np.inf if bounds[1] is None else float(bounds[1])
-
+    """ReLU6 and other clipping to constant bounds, from one side as Max or Min too; from below to 0 it is relu."""
+    if node.op_type == "Clip":
+        x_name, *names = [*node.input, "", ""][:3]
+    else:
+        x_name, *others = sorted(node.input, key=build.facts.carries, reverse=True)
+        if len(others) != 1 or build.facts.carries(others[0]):
+            raise uncovered(node, build, f"only {node.op_type} of one activation and one constant is known")
+        names = ["", *others] if node.op_type == "Min" else [*others, ""]
+    bounds = [_number(build, name) if name else end for name, end in zip(names, (-np.inf, np.inf), strict=True)]
+    if None in bounds or build.facts.shape(x_name) != build.facts.shape(node.output[0]):
+        reason = f"a bound of {x_name} is not one number, known before the model runs"
+        raise refuse(node, reason, "export with a constant number")
+    low, high = (float(bound) for bound in bounds if bound is not None)
     rectifies = low == 0 and high == np.inf
 
     def product(g: Value, x: Value, y: Value) -> Value:
@@ -142,17 +151,16 @@ def clip(node: NodeProto, build: Builder) -> Activation:
             return where_active(build, g, y)
         return g if low == -np.inf and high == np.inf else build.masked(g, _inside(build, y, low, high))
 
-    return _activation(node, build, node.input[0], product, rectifies)
+    return _activation(node, build, x_name, product, rectifies)
 
 
-@defines("Max")
-def maximum(node: NodeProto, build: Builder) -> Activation:
-    """relu written as Max(x, 0)."""
-    carriers = [i for i in node.input if build.facts.carries(i)]
-    others = [build.facts.value(i) for i in node.input if not build.facts.carries(i)]
-    if len(carriers) != 1 or len(others) != 1 or others[0] is None or np.any(others[0]):
-        raise refuse(node, "only Max(x, 0), a relu, is known", "explain from an earlier tensor (--output)")
-    return _activation(node, build, carriers[0], lambda g, x, y: _relu(build, g, x, y, {}), rectifies=True)
+def _number(build: Builder, name: str) -> float | None:
+    """The number that all elements of a tensor are, None where they are not known to be one. Zeros of x's shape are
+    known by their sign, however large the batch."""
+    if build.facts.sign(name) is Sign.ZERO:
+        return 0.0
+    value = build.facts.value(name)
+    return float(value.flat[0]) if value is not None and len(np.unique(value)) == 1 else None
 
 
 def _activation(

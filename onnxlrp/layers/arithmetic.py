@@ -14,7 +14,7 @@ from onnx import NodeProto
 
 from onnxlrp.graph.build import ONE, Builder, One, Symbol, Value
 from onnxlrp.graph.facts import Shape
-from onnxlrp.layers.registry import Diagonal, Inputs, Layer, Linear, defines, layer_name, refuse
+from onnxlrp.layers.registry import Diagonal, Inputs, Layer, Linear, defines, layer_name, refuse, uncovered
 
 
 @defines("Add", "Sum")
@@ -44,16 +44,18 @@ def subtract(node: NodeProto, build: Builder) -> Layer:
     )
 
 
+@defines("Neg")
+def negate(node: NodeProto, build: Builder) -> Layer:
+    """-x."""
+    return diagonal(node, build, node.input[0], build.neg(ONE))
+
+
 @defines("Mul")
 def multiply(node: NodeProto, build: Builder) -> Layer:
     """x · constant."""
     carriers = [i for i in node.input if build.facts.carries(i)]
     if len(carriers) > 1:
-        raise refuse(
-            node,
-            "is a product of two activations, which no rule covers yet",
-            "explain from an earlier tensor (--output)",
-        )
+        raise uncovered(node, build, "is a product of two activations, which no rule covers yet")
     other = next(i for i in node.input if i != carriers[0])
     return diagonal(node, build, carriers[0], build.tensor(other))
 
@@ -62,9 +64,7 @@ def multiply(node: NodeProto, build: Builder) -> Layer:
 def divide(node: NodeProto, build: Builder) -> Layer:
     """x / constant."""
     if build.facts.carries(node.input[1]):
-        raise refuse(
-            node, "divides by an activation, which no rule covers", "explain from an earlier tensor (--output)"
-        )
+        raise uncovered(node, build, "divides by an activation, which no rule covers")
     return diagonal(node, build, node.input[0], build.op("Reciprocal", build.tensor(node.input[1])))
 
 

@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.graph.facts import attributes
-from onnxlrp.layers.registry import Inputs, Linear, defines, layer_name, refuse
+from onnxlrp.layers.registry import Inputs, Linear, defines, layer_name, refuse, uncovered
 
 
 @defines("Gemm")
@@ -38,7 +38,7 @@ def matmul(node: NodeProto, build: Builder) -> Linear:
     if not facts.is_constant(node.input[1]) or ranks[1] != 2 or ranks[0] < 2:
         shapes = " · ".join(str(facts.shape(i) if facts.known(i) else "?") for i in node.input)
         reason = f"multiplies {shapes}: only a matrix of constants on the right is a dense layer"
-        raise refuse(node, reason, "explain from an earlier tensor (--output)")
+        raise uncovered(node, build, reason)
     return _dense(node, build, build.tensor(node.input[1]), None, transposed=False)
 
 

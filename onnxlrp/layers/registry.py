@@ -21,7 +21,7 @@ from typing import Literal
 from onnx import NodeProto
 
 from onnxlrp.errors import OnnxLrpError, Problem
-from onnxlrp.graph.build import Symbol, Value
+from onnxlrp.graph.build import Builder, Symbol, Value
 from onnxlrp.graph.facts import describe
 from onnxlrp.rules.rule import Rule
 
@@ -177,9 +177,16 @@ def refuse(node: NodeProto, reason: str, remedy: str) -> OnnxLrpError:
     return OnnxLrpError(Problem(describe(node), reason, remedy))
 
 
-def require_definition(node: NodeProto) -> None:
+def uncovered(node: NodeProto, build: Builder, reason: str) -> OnnxLrpError:
+    """The error for what no rule covers. Where it works on class scores, they can be explained without it."""
+    facts = build.facts
+    scores = next((i for i in node.input if facts.carries(i) and facts.known(i) and len(facts.shape(i)) == 2), None)
+    remedy = "export the model without it, or choose another model"
+    return refuse(node, reason, remedy if scores is None else f"explain from before it: --output {scores}")
+
+
+def require_definition(node: NodeProto, build: Builder) -> None:
     """Raise `OnnxLrpError` for an operator that has no definition."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in DEFINITIONS:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        remedy = "explain from an earlier tensor (--output), or export the model without it"
-        raise refuse(node, f"the operator {operator} has no relevance rule", remedy)
+        raise uncovered(node, build, f"the operator {operator} has no relevance rule")

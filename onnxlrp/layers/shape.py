@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from onnxlrp.graph.build import Builder, Value
 from onnxlrp.graph.facts import Shape, attributes, shown
@@ -20,12 +20,18 @@ def _routing(node: NodeProto, inputs: tuple[str, ...], transpose: Callable[[Valu
     )
 
 
+def _countable(node: NodeProto, build: Builder) -> Shape:
+    """The input's shape, which a Reshape can restore: at most the batch is open."""
+    shape = build.facts.shape(node.input[0])
+    if sum(isinstance(d, str) for d in shape) > 1:
+        raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
+    return shape
+
+
 @defines("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(node: NodeProto, build: Builder) -> Routing:
     """The same values in another shape."""
-    shape, after = build.facts.shape(node.input[0]), build.facts.shape(node.output[0])
-    if sum(isinstance(d, str) for d in shape) > 1:
-        raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
+    shape, after = _countable(node, build), build.facts.shape(node.output[0])
     if any(isinstance(d, str) for d in shape) and all(isinstance(d, int) for d in after):
         reason = f"makes {shown(after)} of {shown(shape)}, so the model takes one size of the batch only"
         batch = math.prod(map(int, after)) // math.prod(int(d if isinstance(d, int) else d[:-1] or 1) for d in shape)
@@ -128,8 +134,9 @@ def pad(node: NodeProto, build: Builder) -> Routing:
 
 @defines("Slice")
 def slice_(node: NodeProto, build: Builder) -> Routing:
-    """A part of a tensor, by positive steps. The shortcuts of CIFAR's ResNets are every second element."""
-    shape = build.facts.shape(node.input[0])
+    """A part of a tensor, in steps of any size, backwards too. The shortcuts of CIFAR's ResNets are every second
+    element."""
+    shape = _countable(node, build)
     starts, ends, axes, steps = (
         None if i >= len(node.input) or not node.input[i] else build.facts.value(node.input[i]) for i in range(1, 5)
     )
@@ -137,33 +144,98 @@ def slice_(node: NodeProto, build: Builder) -> Routing:
         raise refuse(node, "its limits are not known before the model runs", "export with constant limits")
     axes = np.arange(len(starts)) if axes is None else axes
     steps = np.ones(len(starts), np.int64) if steps is None else steps
-    taken: dict[int, slice] = {}
+    picked: dict[int, np.ndarray] = {}
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = int(axis) % len(shape)
-        if step < 1:
-            raise refuse(node, f"goes backwards along axis {at}", "slice by positive steps")
-        if not all(isinstance(d, int) for d in (shape[at:] if step > 1 else shape[at : at + 1])):
-            reason = f"slices along axis {at} of {shape}, whose size is not known"
-            raise refuse(node, reason, "fix it with --input-shape")
-        taken[at] = slice(int(start), int(end), int(step))
+        picked[at] = np.arange(_size(node, shape, at))[int(start) : int(end) : int(step)]
+    sliced = build.facts.shape(node.output[0])
 
     def back(r: Value) -> tuple[Value, ...]:
-        for at in sorted(taken):  # the axes behind are still sliced
-            r = _spread(build, r, taken[at], shape, at, build.facts.shape(node.output[0]))
+        for at in sorted(picked):  # the axes behind are still sliced
+            r = _put_back(build, r, picked[at], shape, at, sliced[at + 1 :])
         return (r,)
 
     return _routing(node, (node.input[0],), back)
 
 
-def _spread(build: Builder, r: Value, taken: slice, shape: Shape, axis: int, sliced: Shape) -> Value:
-    """r, which has the elements `taken` along an axis of `shape`, with zeros for the others; the axes behind it have
-    the sizes of `sliced`."""
-    size, count = int(shape[axis]), int(sliced[axis])
-    low, _, step = taken.indices(size)
+@defines("Gather", "GatherND")
+def gather(node: NodeProto, build: Builder) -> Routing:
+    """Elements at constant places along an axis. PyTorch makes `x[:, [2, 1, 0]]` a GatherND along a transposed axis."""
+    shape, after = _countable(node, build), build.facts.shape(node.output[0])
+    places, given = build.facts.value(node.input[1]), attributes(node)
+    if places is None:
+        raise refuse(node, "the places it picks are not known before the model runs", "export with constant indices")
+    axis = int(given.get("axis", 0)) % len(shape)
+    if node.op_type == "GatherND":
+        if places.shape[-1] != 1 or given.get("batch_dims", 0):
+            raise refuse(node, "picks along several axes at once", "export it as a Gather along each")
+        places = places[..., 0]
+    picked = places.reshape(-1) % _size(node, shape, axis)
+    in_a_row = (*shape[:axis], picked.size, *shape[axis + 1 :])
+
+    def back(r: Value) -> tuple[Value, ...]:
+        r = r if places.ndim == 1 else build.reshape(r, in_a_row, of=after)
+        return (_put_back(build, r, picked, shape, axis, shape[axis + 1 :]),)
+
+    return _routing(node, (node.input[0],), back)
+
+
+def _size(node: NodeProto, shape: Shape, axis: int) -> int:
+    """The size of an axis that the node picks elements from."""
+    size = shape[axis]
+    if not isinstance(size, int):
+        reason = f"picks along axis {axis} of {shape}, whose size is not known"
+        raise refuse(node, reason, "fix it with --input-shape")
+    return size
+
+
+def _put_back(build: Builder, r: Value, picked: np.ndarray, shape: Shape, axis: int, behind: Shape) -> Value:
+    """r, which has the elements at the places `picked` of an axis of `shape`, at those places: the sum of what was
+    picked several times, zeros for what was not. The axes behind it have the sizes `behind`."""
+    size, count, steps = int(shape[axis]), len(picked), np.diff(picked)
+    if np.all(steps > 0) and np.all(steps == steps[:1]):
+        return _spread(build, r, range(picked[0], size, int(steps[0]) if count > 1 else 1)[:count], shape, axis, behind)
+    came = [np.flatnonzero(picked == place) for place in range(size)]
+    copies = max(map(len, came))
+    sources = np.stack([np.pad(c, (0, copies - len(c)), constant_values=count) for c in came])
+    if np.any(sources == count):  # nothing came from there: a zero behind the last
+        r = build.pad(r, axis, 0, 1, len(shape))
+    table = build.constant(sources if copies > 1 else sources[:, 0], TensorProto.INT64)
+    moved = build.op("Gather", r, table, axis=axis)
+    return moved if copies == 1 else build.op("ReduceSum", moved, build.integers([axis + 1]), keepdims=0)
+
+
+def _spread(build: Builder, r: Value, picked: range, shape: Shape, axis: int, behind: Shape) -> Value:
+    """The same for places at equal distances, in order."""
+    size, count, low, step = int(shape[axis]), len(picked), picked.start, picked.step
     if step > 1 and count > 1:
         apart = build.op("Unsqueeze", r, build.integers([axis + 1]))
         apart = build.pad(apart, axis + 1, 0, step - 1, len(shape) + 1)
-        r = build.reshape(apart, (*shape[:axis], count * step, *sliced[axis + 1 :]))
+        r = build.reshape(apart, (*shape[:axis], count * step, *behind))
         reach = min(count * step, size - low)
         r, count = r if reach == count * step else build.slice(r, axis, 0, reach), reach
     return build.pad(r, axis, low, size - low - count, len(shape))
+
+
+@defines("Expand", "Tile")
+def repeat(node: NodeProto, build: Builder) -> Routing:
+    """Copies of a tensor, one after another along its axes, as of a grey image for three colours."""
+    shape, after = _countable(node, build), build.facts.shape(node.output[0])
+    aligned = (*(1,) * (len(after) - len(shape)), *shape)
+    apart: list[int | str] = []  # each repeated axis as two: the copies, and what each of them has
+    copies: list[int] = []
+    for had, has in zip(aligned, after, strict=True):
+        if had != has:
+            if isinstance(had, str) or isinstance(has, str):
+                reason = f"repeats {shape} to {after}, along an axis whose size is not known"
+                raise refuse(node, reason, "fix it with --input-shape")
+            copies.append(len(apart))
+            apart.append(has // had)
+        apart.append(had)
+
+    def back(r: Value) -> tuple[Value, ...]:
+        if copies:
+            r = build.op("ReduceSum", build.reshape(r, tuple(apart), of=after), build.integers(copies), keepdims=0)
+        return (r if aligned == shape else build.reshape(r, shape, of=aligned),)
+
+    return _routing(node, (node.input[0],), back)

@@ -12,6 +12,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import onnxlrp
+from onnxlrp.errors import OnnxLrpError
 from tests.explain.networks import of_type
 
 from . import classifiers
@@ -88,7 +90,10 @@ REFUSED: dict[str, tuple[ModelProto, list[str], str]] = {
     "an input that is not there": (several(True, False), ["--input", "secnd"], "Did you mean second?"),
     "an output that is not there": (several(False, True), ["--output", "othr"], "Did you mean other?"),
     "a weight for an input": (classifier(), ["--input", "w"], "--input w: the model has no such input"),
-    "an operator without rule": (classifier(node("Sin", ["r"], "b")), [], "sin (Sin): the operator Sin has no"),
+    "an operator without rule": (
+        classifier(node("Sin", ["r"], "b")), [],
+        "sin (Sin): the operator Sin has no relevance rule. Export the model without it",
+    ),
     "no path": (
         only(node("Relu", ["x"], "r"), node("Identity", ["g"], "y"), out=image(4, 5, name="y")), [],
         "there is no path from input x to any output",
@@ -290,6 +295,42 @@ def test_every_problem_is_named(written: Written, refused: Refused) -> None:
     said = refused("convert", written(classifier(node("Sin", ["r"], "s"), node("Cos", ["s"], "b"))))
     assert "sin (Sin)" in said
     assert "cos (Cos)" in said
+
+
+def test_what_many_nodes_share_is_said_once(written: Written, refused: Refused) -> None:
+    gates = [node("Sigmoid", ["r"], "s")]
+    gates += [node("Mul", [f"m{k}" if k else "s", "r"], f"m{k + 1}", name=f"gate{k}") for k in range(3)]
+    path = written(classifier(*gates, node("Sin", ["m3"], "b")))
+    said = refused("convert", path).splitlines()
+    assert len(said) == 2
+    assert "gate0 (Mul): is a product of two activations" in said[0]
+    assert said[0].endswith("or choose another model. The same goes for 2 others.")
+    with pytest.raises(OnnxLrpError) as error:
+        onnxlrp.convert(path)
+    assert len(error.value.problems) == 4
+
+
+def behind(*nodes: onnx.NodeProto, shape: tuple[int | str, ...] = ("N", classifiers.CLASSES)) -> ModelProto:
+    """The classifier with nodes that make z of its scores y."""
+    proto = changed(lambda m: m.graph.node.extend(nodes))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0), "first"))
+    proto.graph.output[0].CopyFrom(image(*shape, name="z"))
+    return proto
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        behind(node("Sin", ["y"], "z")),
+        behind(node("Exp", ["y"], "e"), node("Mul", ["e", "y"], "z")),
+        behind(node("Gather", ["y", "first"], "z", axis=1), shape=("N",)),
+        behind(node("Gather", ["y", "first"], "one", axis=1), node("Sigmoid", ["one"], "z"), shape=("N",)),
+    ],
+)
+def test_scores_that_lie_before_are_named(proto: ModelProto, written: Written, refused: Refused) -> None:
+    path = written(proto)
+    refused("convert", path, words="--output y.")
+    assert invoke("convert", path, "--output", "y").exit_code == 0
 
 
 def test_a_name_of_the_contract_is_free_where_the_explainer_does_not_need_it(written: Written) -> None:

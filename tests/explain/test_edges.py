@@ -125,6 +125,28 @@ net (float[N, 5, 4, 3] image, float[3, 6] w1, float[6, 2] w2, float[2] b2) => (f
         onnxlrp.convert(proto, conditions={"mix": [6]})
 
 
+@pytest.mark.parametrize(
+    ("batch", "node", "reason"),
+    [
+        ("N", "t = Slice(image, end, start, zero, end)", r"t \(Slice\): picks along axis 0 of .* size is not known"),
+        ("N", "t = Gather<axis = 1>(image, fed)", r"t \(Gather\): the places it picks are not known"),
+        ("N", "t = Tile(image, twice)", "has scores for 2N images, and input image for N"),
+        ("N", "t = Gather(image, zero)", "has scores for 1 images, and input image for N"),
+        ("1", "t = Tile(image, twice)", "has scores for 2 images, and input image for 1"),
+        ("2", "t = Slice(image, zero, one)", "has scores for 1 images, and input image for 2"),
+    ],
+)
+def test_places_that_are_not_known_and_batches_that_change(batch: str, node: str, reason: str) -> None:
+    text = f"""
+net (float[{batch}, 3, 6, 6] image, int64[3] fed, float[4, 3, 1, 1] w1, {HEAD}) => (float[M, 3] logits)
+  <int64[4] twice = {{2, 1, 1, 1}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
+   int64[1] end = {{-1}}, int64[1] start = {{-99}}> {{
+  {node} y = Conv(t, w1) {TAIL}
+}}"""
+    with pytest.raises(OnnxLrpError, match=reason):
+        onnxlrp.convert(network(text))
+
+
 @pytest.mark.parametrize("noop", [0, 1])
 def test_reductions_over_no_axes(noop: int) -> None:
     """An empty list is every axis, unless the node says that it is none."""
