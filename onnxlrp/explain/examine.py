@@ -18,7 +18,7 @@ from onnxlrp.explain.options import Options
 from onnxlrp.explain.plan import Plan, passed, plan, unused
 from onnxlrp.explain.presets import PRESETS, named
 from onnxlrp.explain.runtimes import RUNTIMES, Runtime
-from onnxlrp.explain.target import Scores, scores, unsquashed
+from onnxlrp.explain.target import Scores, other_batches, scores, unsquashed
 from onnxlrp.explain.view import through_relus, view
 from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
@@ -72,6 +72,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     choose.check_target(options.target, options.targets_per_input, found.classes)
     choose.check_labels(options.labels, found.classes, labels_from)
     layers, problems = view(build, found.tensor)
+    problems = problems or other_batches(facts, found, output)  # the node that is to blame, where there is one
     if problems:
         planned = plan(layers, composite, [], facts, options.preprocess)
     else:

@@ -55,11 +55,16 @@ def scores(facts: Facts, output: str) -> Scores:
         behind = _scores_behind(facts, tensor) or "NAME"
         remedy = f"choose the tensor with the class scores: --output {behind}"
         raise OnnxLrpError(Problem(f"output {output}", reason, remedy))
-    images = facts.shape(facts.image)[0]
-    if shape[0] != images:
-        reason = f"has scores for {shape[0]} images, and input {facts.image} for {images}"
-        raise OnnxLrpError(Problem(f"output {output}", reason, "export the model with one row of scores an image"))
     return Scores(tensor, int(shape[1]), shown_as)
+
+
+def other_batches(facts: Facts, found: Scores, output: str) -> list[Problem]:
+    """The problem with scores that are not those of one image a row, if they are not."""
+    rows, images = facts.shape(found.tensor)[0], facts.shape(facts.image)[0]
+    if rows == images:
+        return []
+    reason = f"has scores for {rows} images, and input {facts.image} for {images}"
+    return [Problem(f"output {output}", reason, "export the model with one row of scores an image")]
 
 
 def _is_scores(shape: tuple[int | str, ...]) -> bool:

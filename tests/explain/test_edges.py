@@ -130,8 +130,8 @@ net (float[N, 5, 4, 3] image, float[3, 6] w1, float[6, 2] w2, float[2] b2) => (f
     [
         ("N", "t = Slice(image, end, start, zero, end)", r"t \(Slice\): picks along axis 0 of .* size is not known"),
         ("N", "t = Gather<axis = 1>(image, fed)", r"t \(Gather\): the places it picks are not known"),
-        ("N", "t = Tile(image, twice)", "has scores for 2N images, and input image for N"),
-        ("N", "t = Gather(image, zero)", "has scores for 1 images, and input image for N"),
+        ("N", "t = Tile(image, twice)", r"t \(Tile\): repeats .* along an axis whose size is not known"),
+        ("N", "t = Gather(image, zero)", r"t \(Gather\): picks along axis 0 of .* size is not known"),
         ("1", "t = Tile(image, twice)", "has scores for 2 images, and input image for 1"),
         ("2", "t = Slice(image, zero, one)", "has scores for 1 images, and input image for 2"),
     ],
