@@ -73,11 +73,30 @@ def test_progress_is_drawn_for_nobody_where_errors_are_not_wanted(model: Path) -
     assert "Ran on CPU" in said.stdout
 
 
+def test_a_signal_that_is_to_be_ignored_is(model: Path) -> None:
+    """As whoever started the program had it."""
+    program = f"""
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+from onnxlrp.cli.main import main
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGTERM)
+main(["convert", "{model}", "-o", "made.onnx"])
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+    assert Path("made.onnx").is_file()
+
+
+def test_a_model_may_come_through_a_pipe(model: Path) -> None:
+    said = shell(f"cat {model} | {COMMAND} plan /dev/stdin")
+    assert (said.returncode, said.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_leaves_no_half_written_file(name: str, code: int, folder: Path, model: Path) -> None:
     """The signal arrives when the file is written under its temporary name."""
     program = f"""
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background has it ignored
 from onnxlrp.cli.main import main
 os.fsync = lambda handle: os.kill(os.getpid(), signal.{name})
 main(["convert", "{model}"])
