@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,9 @@ def told(problems: Iterable[Problem]) -> list[str]:
     """A line for each problem; what is said of several nodes of one operator is said once, of the first."""
     alike: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in problems:
-        operator = problem.node.rpartition(" (")[2]
-        alike.setdefault((operator, problem.reason, problem.remedy), []).append(problem)
+        node = re.search(r" \(([A-Za-z]\w*)\)$", problem.node)  # not a file, which may end in " (1).png"
+        subject = node[1] if node else problem.node
+        alike.setdefault((subject, problem.reason, problem.remedy), []).append(problem)
     others = {1: "", 2: " The same goes for one other."}
     return [
         f"{first}{others.get(1 + len(more), f' The same goes for {len(more)} others.')}"
