@@ -17,8 +17,6 @@ from typing import IO
 
 from onnxlrp.errors import OnnxLrpError, Problem, RunError
 
-NO_FILE = "is a device or a pipe, not a file"
-
 _UMASK = threading.Lock()
 
 Write = Callable[[IO[bytes]], object]
@@ -37,7 +35,7 @@ def refuse_existing(path: Path, force: bool) -> None:
         if path.is_dir() or not path.name:
             raise OnnxLrpError(Problem(str(path), "is a folder", "name a file to write"))
         if path.exists() and not path.is_file():
-            raise OnnxLrpError(Problem(str(path), NO_FILE, elsewhere))
+            raise OnnxLrpError(Problem(str(path), "is a device or a pipe, not a file", elsewhere))
         if path.exists() and not force:
             remedy = "choose another name with -o, or replace it with --force"
             raise OnnxLrpError(Problem(str(path), "exists already", remedy))

@@ -272,7 +272,7 @@ def read_labels(path: str | None) -> list[str] | None:
 def _json_labels(path: str, text: str) -> list[str]:
     remedy = 'write a list ["cat", "dog"] or an object {"0": "cat", "1": "dog"}'
     try:
-        given = json.loads(text)
+        given = json.loads(text, parse_constant=lambda word: None)  # NaN and the like are no names
         if isinstance(given, dict):
             given = [given[str(i)] for i in range(len(given))]
     except (ValueError, KeyError, RecursionError):

@@ -19,7 +19,6 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, raise_if_any
-from onnxlrp.files import NO_FILE
 from onnxlrp.graph import weights
 
 PROTOBUF_LIMIT = 2**31  # bytes that one message, and so one file, can have at most
@@ -113,8 +112,8 @@ def read(path: Path) -> ModelProto:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise OnnxLrpError(Problem(name, "is a folder", "name the .onnx file in it"))
-        if not stat.S_ISREG(mode):  # it may have no end
-            raise OnnxLrpError(Problem(name, NO_FILE, "name the .onnx file"))
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # it may have no end
+            raise OnnxLrpError(Problem(name, "is a device, not a file", "name the .onnx file"))
         data = path.read_bytes()
     except FileNotFoundError:
         raise OnnxLrpError(Problem(name, "there is no such file", "check the path")) from None
