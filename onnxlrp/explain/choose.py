@@ -175,7 +175,7 @@ def fitted(preprocess: contract.Preprocessing, shape: Shape) -> contract.Preproc
         problems.append(Problem("--size", reason, "leave it out: the model's own size is used"))
     for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) not in (1, channels):
-            reason = f"{len(values)} values for {channels} channels in the input {shown(shape)}"
+            reason = f"{len(values)} values for {channels} channel{'s' * (channels != 1)} in the input {shown(shape)}"
             problems.append(Problem(f"--{name}", reason, "give one value, or one a channel"))
     if 0 in preprocess.std or preprocess.scale == 0:
         problems.append(

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from onnx import NodeProto
 
 from onnxlrp.errors import Problem, closest
-from onnxlrp.layers.registry import Activation, Layer
+from onnxlrp.layers.registry import Layer
 from onnxlrp.rules.rule import Rule
 
 WEIGHTED = ("convolution", "dense")
@@ -65,7 +65,7 @@ class Case:
             and (self.last is None or self.last == place.last)
             and (self.depth is None or self.depth[0] <= place.depth < self.depth[1])
             and (self.identity_skip is None or self.identity_skip == any(place.skips))
-            and (self.relu is None or self.relu == (isinstance(layer, Activation) and layer.rectifies))
+            and (self.relu is None or self.relu == layer.rectifies)
         )
 
     def __str__(self) -> str:

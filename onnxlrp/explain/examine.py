@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from onnxlrp.graph.build import Builder
 from onnxlrp.graph.facts import Facts, infer
 from onnxlrp.graph.model import Model, load
 from onnxlrp.graph.upgrade import upgrade
-from onnxlrp.layers.registry import Layer, Linear
+from onnxlrp.rules.rule import LinearRule
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
             *choose.unmatched_taps(options, layers, model),
             *choose.taken_names(options, model),
             *_unknown_pixels(options, facts),
-            *_broken_weights(layers, facts),
+            *_broken_weights(planned, facts),
         ]
         problems += edits.problems(layers, options.keep, options.conditions, facts)
     problems += runtime.refusals(model.proto, model.name)  # of its own nodes; the explainer has more
@@ -93,10 +92,12 @@ def examine(source: str | os.PathLike[str] | ModelProto | Model, options: Option
     return Study(model, facts, build, output, found, planned, composite, options)
 
 
-def _broken_weights(layers: Sequence[Layer], facts: Facts) -> list[Problem]:
-    """The weights of linear layers that make every relevance NaN. (The bounds of a Clip may well be infinite.)"""
+def _broken_weights(planned: Plan, facts: Facts) -> list[Problem]:
+    """The weights of linear layers that make every relevance NaN, since R is divided by what they make. (The bounds of
+    a Clip may well be infinite, and a masked class -inf for a gradient.)"""
     model, found = facts.model, []
-    for layer in (one for one in layers if isinstance(one, Linear)):
+    rules = ((s.layer, s.rule) for s in planned.steps if isinstance(s.rule, LinearRule))
+    for layer in (layer for layer, rule in rules if any(share.divide for share in rule.shares)):
         read = dict.fromkeys(i for node in layer.nodes for i in node.input if i in model.initializers)
         reason = f"holds values that are NaN or infinite, and {layer} computes with them"
         found += [

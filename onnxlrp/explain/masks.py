@@ -14,7 +14,7 @@ from dataclasses import replace
 from onnxlrp.explain.plan import Plan, Step
 from onnxlrp.graph.build import Builder
 from onnxlrp.layers.activation import where_active
-from onnxlrp.layers.registry import Activation, Relevance
+from onnxlrp.layers.registry import Relevance
 from onnxlrp.layers.steps import in_blocks
 from onnxlrp.rules.rule import ActivationRule, PoolingRule
 
@@ -59,8 +59,7 @@ def _behind_pooling(plan: Plan, watched: Collection[str]) -> set[str]:
 def _takes_derivative(step: Step) -> bool:
     """Whether the step multiplies R by a relu's derivative."""
     rule, layer = step.rule, step.layer
-    relu = isinstance(layer, Activation) and layer.rectifies
-    return relu and isinstance(rule, ActivationRule) and rule.derivative and rule.smooth is None
+    return layer.rectifies and isinstance(rule, ActivationRule) and rule.derivative and rule.smooth is None
 
 
 def _routes_to_largest(step: Step) -> bool:

@@ -163,22 +163,26 @@ def unfit(layer: Layer, rule: Rule | None, facts: Facts) -> list[Problem]:
         return []
     if rule is None:
         return [Problem(str(layer), f"the composite has no rule for its kind ({layer.kind})", "give one with --rule")]
-    fits = {
-        Activation: isinstance(rule, (PassRule, ActivationRule)) and not _smooths_another(rule, layer),
-        Diagonal: isinstance(rule, (LinearRule, PassRule)),
-        Linear: isinstance(rule, LinearRule) or (isinstance(rule, PassRule) and _keeps_shape(layer, facts)),
-        Special: isinstance(layer, Special) and layer.accepts(rule),
-    }[type(layer)]
-    if fits:
+    reason = _misfit(layer, rule, facts)
+    if not reason:
         return []
-    meant = "is for relus only" if _smooths_another(rule, layer) else f"does not fit a layer of kind {layer.kind}"
-    return [Problem(str(layer), f"the rule {rule} {meant}", "choose another with --rule; onnxlrp rules lists them")]
+    return [Problem(str(layer), f"the rule {rule} {reason}", "choose another with --rule; onnxlrp rules lists them")]
 
 
-def _smooths_another(rule: Rule, layer: Layer) -> bool:
-    """Whether a rule smooths a relu, and the layer is none."""
-    relu = isinstance(layer, Activation) and layer.rectifies
-    return isinstance(rule, ActivationRule) and rule.smooth is not None and not relu
+def _misfit(layer: Layer, rule: Rule, facts: Facts) -> str:
+    """Why a rule is none for a layer; "" where it is one."""
+    match layer, rule:
+        case Special(), _:
+            return layer.misfit(rule)
+        case Activation(rectifies=False), ActivationRule(smooth=float()):
+            return "is for relus only"
+        case (Activation(), PassRule() | ActivationRule()) | (Diagonal(), PassRule() | LinearRule()):
+            return ""
+        case (Linear(), PassRule()) if _keeps_shape(layer, facts):
+            return ""
+        case Linear(), LinearRule():
+            return ""
+    return f"does not fit a layer of kind {layer.kind}"
 
 
 def _keeps_shape(layer: Layer, facts: Facts) -> bool:

@@ -19,6 +19,7 @@ import onnx
 from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
 from onnxlrp.graph.model import Model, is_large
 from onnxlrp.graph.signs import Sign, of_array, sign_of
@@ -216,7 +217,8 @@ def declared_shape(tensor_type: TypeProto) -> list[int | None]:
 
 
 def _open_dimension(model: Model, name: str, shape: Sequence[int | None]) -> Problem:
-    usual = [BATCH, _channels(model, name), *[224] * len(shape)]
+    channels = 224 if contract.told_layout(shape) == "NHWC" else _channels(model, name)
+    usual = [BATCH, channels, *[224] * len(shape)]
     example = ",".join(str(d or u) for d, u in zip(shape, usual, strict=False))
     reason = f"its shape {shown(shape)} leaves more open than the batch, and relevance needs the sizes that layers see"
     return Problem(f"input {name}", reason, f"fix them with --input-shape {example}")

@@ -21,7 +21,7 @@ from onnxlrp.graph.facts import Shape, attributes, shown
 from onnxlrp.graph.signs import Sign
 from onnxlrp.layers.convolution import transposed
 from onnxlrp.layers.phases import interleaved
-from onnxlrp.layers.registry import Inputs, Layer, Linear, Relevance, Special, defines, layer_name, refuse
+from onnxlrp.layers.registry import Inputs, Layer, Linear, Relevance, Special, defines, layer_name, refuse, uncovered
 from onnxlrp.layers.shape import identity
 from onnxlrp.layers.steps import channels_of_steps, exceeds
 from onnxlrp.layers.window import Axis, outer, value_added, windows, with_padding
@@ -179,8 +179,7 @@ def reduce_max(node: NodeProto, build: Builder) -> Layer:
         return identity(node, build)
     if min(reduced) < 2 or not isinstance(shape[1], int):
         reason = f"the largest over axes {reduced} of {shown(shape)}: only those behind the channels have a rule"
-        remedy = "explain from an earlier tensor (--output), or export the model without it"
-        raise refuse(node, reason, remedy)
+        raise uncovered(node, build, reason)
     return _max_pool(node, build, _whole(node, build, reduced))
 
 
@@ -215,12 +214,16 @@ def _max_pool(node: NodeProto, build: Builder, axes: tuple[Axis, ...]) -> Specia
             transpose=lambda s, w: layer.transpose(unsqueezed(s), w),
         )  # fmt: skip
 
-    def accepts(rule: Rule) -> bool:
-        return isinstance(rule, PoolingRule) and not (rule.average and apart)  # beside the lowest, all else is nothing
+    def misfit(rule: Rule) -> str:
+        if not isinstance(rule, PoolingRule):
+            return "does not fit a layer of kind max pooling"
+        return (
+            "has nothing to share out beside the lowest of numbers, which a Pad adds" if rule.average and apart else ""
+        )
 
     return Special(
         name=layer_name(node), kind="max pooling", nodes=nodes, inputs=(source,), output=y.name,
-        backward=backward, accepts=accepts, linear=as_average,
+        backward=backward, misfit=misfit, linear=as_average,
     )  # fmt: skip
 
 
@@ -234,8 +237,9 @@ def _pads_lowest(name: str, build: Builder) -> bool:
     pad = build.facts.model.producer.get(name)
     if pad is None or pad.op_type != "Pad":
         return False
-    value = value_added(pad, build)
-    return value is None or _is_lowest(value)
+    value, amounts = value_added(pad, build), build.facts.value(pad.input[1])
+    adds = amounts is None or bool(np.any(amounts > 0))
+    return adds and (value is None or _is_lowest(value))
 
 
 def winner(

@@ -62,6 +62,7 @@ class Layer:
     nodes: tuple[NodeProto, ...]
     inputs: tuple[str, ...]
     output: str
+    rectifies: bool = False  # whether it is a relu
 
     @property
     def own(self) -> NodeProto:
@@ -122,10 +123,9 @@ class Diagonal(Linear):
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(Layer):
-    """y = f(x) elementwise. times_derivative(g) -> g ⊙ f'(x); `rectifies` where f is relu."""
+    """y = f(x) elementwise. times_derivative(g) -> g ⊙ f'(x)."""
 
     times_derivative: Callable[[Value], Value]
-    rectifies: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +137,11 @@ class Routing(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Special(Layer):
-    """Anything else: backward(R, rule) -> one relevance per input. `accepts` says which rules it understands, `linear`
-    gives the linear layer that a rule may have it replaced by."""
+    """Anything else: backward(R, rule) -> one relevance per input. `misfit` says why a rule is none for it ("": it is
+    one), `linear` gives the linear layer that a rule may have it replaced by."""
 
     backward: Callable[[Relevance, Rule], tuple[Relevance | None, ...]]
-    accepts: Callable[[Rule], bool]
+    misfit: Callable[[Rule], str]
     linear: Callable[[], Linear] | None = None
 
 
@@ -178,9 +178,12 @@ def refuse(node: NodeProto, reason: str, remedy: str) -> OnnxLrpError:
 
 
 def uncovered(node: NodeProto, build: Builder, reason: str) -> OnnxLrpError:
-    """The error for what no rule covers. Where it works on class scores, they can be explained without it."""
+    """The error for what no rule covers. Where it works on class scores, as long as an output's, they can be explained
+    without it."""
     facts = build.facts
-    scores = next((i for i in node.input if facts.carries(i) and facts.known(i) and len(facts.shape(i)) == 2), None)
+    outputs = {facts.shape(o.name) for o in facts.model.outputs if facts.carries(o.name) and facts.known(o.name)}
+    carriers = (i for i in node.input if facts.carries(i) and facts.known(i))
+    scores = next((i for i in carriers if len(facts.shape(i)) == 2 and facts.shape(i) in outputs), None)
     remedy = "export the model without it, or choose another model"
     return refuse(node, reason, remedy if scores is None else f"explain from before it: --output {scores}")
 

@@ -24,7 +24,8 @@ def _countable(node: NodeProto, build: Builder) -> Shape:
     """The input's shape, which a Reshape can restore: at most the batch is open."""
     shape = build.facts.shape(node.input[0])
     if sum(isinstance(d, str) for d in shape) > 1:
-        raise refuse(node, f"the shape {shape} of its input is not known", "fix the input's shape with --input-shape")
+        reason = f"the shape {shown(shape)} of its input is not known"
+        raise refuse(node, reason, "fix the input's shape with --input-shape")
     return shape
 
 
@@ -148,6 +149,7 @@ def slice_(node: NodeProto, build: Builder) -> Routing:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         at = int(axis) % len(shape)
         picked[at] = np.arange(_size(node, shape, at))[int(start) : int(end) : int(step)]
+        _keep_samples(node, build, shape, at, picked[at])
     sliced = build.facts.shape(node.output[0])
 
     def back(r: Value) -> tuple[Value, ...]:
@@ -171,6 +173,7 @@ def gather(node: NodeProto, build: Builder) -> Routing:
             raise refuse(node, "picks along several axes at once", "export it as a Gather along each")
         places = places[..., 0]
     picked = places.reshape(-1) % _size(node, shape, axis)
+    _keep_samples(node, build, shape, axis, picked)
     in_a_row = (*shape[:axis], picked.size, *shape[axis + 1 :])
 
     def back(r: Value) -> tuple[Value, ...]:
@@ -184,9 +187,16 @@ def _size(node: NodeProto, shape: Shape, axis: int) -> int:
     """The size of an axis that the node picks elements from."""
     size = shape[axis]
     if not isinstance(size, int):
-        reason = f"picks along axis {axis} of {shape}, whose size is not known"
-        raise refuse(node, reason, "fix it with --input-shape")
+        reason = f"picks along axis {axis} of {shown(shape)}, whose size is not known"
+        raise refuse(node, reason, "export with the batch kept apart, or fix it with --input-shape")
     return size
+
+
+def _keep_samples(node: NodeProto, build: Builder, shape: Shape, axis: int, picked: np.ndarray) -> None:
+    """Refuse what picks other samples of the batch, or in another order: relevance would go to another one's image."""
+    batch = build.facts.shape(build.facts.image)[0]
+    if axis == 0 and shape[0] == batch and not np.array_equal(picked, np.arange(int(batch))):
+        raise refuse(node, f"picks samples out of {shown(shape)}", "export the model with the batch kept apart")
 
 
 def _put_back(build: Builder, r: Value, picked: np.ndarray, shape: Shape, axis: int, behind: Shape) -> Value:
@@ -227,7 +237,7 @@ def repeat(node: NodeProto, build: Builder) -> Routing:
     for had, has in zip(aligned, after, strict=True):
         if had != has:
             if isinstance(had, str) or isinstance(has, str):
-                reason = f"repeats {shape} to {after}, along an axis whose size is not known"
+                reason = f"repeats {shown(shape)} to {shown(after)}, along an axis whose size is not known"
                 raise refuse(node, reason, "fix it with --input-shape")
             copies.append(len(apart))
             apart.append(has // had)

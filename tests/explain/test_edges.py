@@ -133,13 +133,15 @@ net (float[N, 5, 4, 3] image, float[3, 6] w1, float[6, 2] w2, float[2] b2) => (f
         ("N", "t = Tile(image, twice)", r"t \(Tile\): repeats .* along an axis whose size is not known"),
         ("N", "t = Gather(image, zero)", r"t \(Gather\): picks along axis 0 of .* size is not known"),
         ("1", "t = Tile(image, twice)", "has scores for 2 images, and input image for 1"),
-        ("2", "t = Slice(image, zero, one)", "has scores for 1 images, and input image for 2"),
+        ("2", "t = Slice(image, zero, one)", r"t \(Slice\): picks samples out of \[2, 3, 6, 6\]"),
+        ("2", "t = Slice(image, end, start, zero, end)", r"t \(Slice\): picks samples out of"),
+        ("2", "t = Gather(image, turned)", r"t \(Gather\): picks samples out of"),
     ],
 )
 def test_places_that_are_not_known_and_batches_that_change(batch: str, node: str, reason: str) -> None:
     text = f"""
 net (float[{batch}, 3, 6, 6] image, int64[3] fed, float[4, 3, 1, 1] w1, {HEAD}) => (float[M, 3] logits)
-  <int64[4] twice = {{2, 1, 1, 1}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
+  <int64[4] twice = {{2, 1, 1, 1}}, int64[1] zero = {{0}}, int64[1] one = {{1}}, int64[2] turned = {{1, 0}},
    int64[1] end = {{-1}}, int64[1] start = {{-99}}> {{
   {node} y = Conv(t, w1) {TAIL}
 }}"""
@@ -295,3 +297,43 @@ net ({X}, float[8, 3, 3, 3] w1, float[8] b1, float[8, 8, 3, 3] w2, float[8] b2, 
     options = {"composite": "epsilon_gamma_box(low=-3, high=3)"}
     found, plain = (explain(proto, images(), [0, 1, 2], optimize=o, **options)["relevance"] for o in ("exact", "none"))
     assert distance(found, plain.astype(np.float64)) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("shape", "turned", "sizes"),
+    [("N, H, W, 3", [0, 3, 1, 2], "N,224,224,3"), ("N, C, H, W", [0, 1, 2, 3], "N,3,224,224")],
+)
+def test_open_sizes_are_asked_for_in_the_image_s_layout(shape: str, turned: list[int], sizes: str) -> None:
+    text = f"""
+net (float[{shape}] image, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) {{
+  t = Transpose<perm = {turned}>(image) y = Conv(t, w1) {TAIL}
+}}"""
+    with pytest.raises(OnnxLrpError, match=f"--input-shape {sizes}"):
+        onnxlrp.convert(network(text))
+
+
+@pytest.mark.parametrize(("width", "offered"), [(5, False), (3, True)])
+def test_only_what_is_as_long_as_the_scores_is_offered_for_them(width: int, offered: bool) -> None:
+    """Not a hidden layer's units."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, float[4, {width}] w2, float[{width}, 3] w3) => (float[N, 3] logits) {{
+  y = Conv(image, w1) g = GlobalAveragePool(y) f = Flatten(g) units = MatMul(f, w2)
+  bent = Erf(units) logits = MatMul(bent, w3)
+}}"""
+    with pytest.raises(OnnxLrpError, match="the operator Erf has no relevance rule") as caught:
+        onnxlrp.convert(network(text))
+    assert ("--output units" in str(caught.value)) == offered
+
+
+def test_a_masked_class_has_a_gradient() -> None:
+    """-inf beside its score makes every share NaN, and changes no derivative."""
+    text = f"""
+net ({X}, float[4, 3, 1, 1] w1, {HEAD}) => (float[N, 3] logits) <float[1, 3] mask = {{0.0, 0.0, -inf}}> {{
+  y = Conv(image, w1) g = GlobalAveragePool(y) f = Flatten(g) z = Gemm(f, w9, b9) logits = Add(z, mask)
+}}"""
+    proto = network(text.replace("-inf", "-1e38"))
+    (mask,) = (t for t in proto.graph.initializer if t.name == "mask")
+    mask.CopyFrom(numpy_helper.from_array(np.array([[0, 0, -np.inf]], np.float32), "mask"))
+    assert np.isfinite(explain(proto, images(), [0, 1, 0], composite="gradient")["relevance"]).all()
+    with pytest.raises(OnnxLrpError, match="tensor mask: holds values that are NaN or infinite"):
+        onnxlrp.convert(proto)

@@ -145,6 +145,14 @@ def test_the_lowest_numbers_padded_before_it_are_its_padding(
     assert distance(found["relevance"], expected["relevance"].astype(np.float64)) < CLOSE
 
 
+def test_a_pad_that_only_cuts_off_adds_nothing() -> None:
+    """Whatever its value."""
+    made = [padded([0, 0, -1, -1], value) for value in (-np.inf, 0.0)]
+    found = [explain(p, images(shape=(3, 8, 8)), [0, 1, 2], composite="seed")["relevance"] for p in made]
+    assert np.abs(found[0]).max() > 0
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize("value", LOWEST)
 @pytest.mark.parametrize("pads", [[1, -1, 1, 1], [3, 3, 3, 3]], ids=["cuts off", "windows of nothing else"])
 def test_the_lowest_numbers_that_cannot_be_its_padding(pads: list[int], value: float) -> None:
@@ -157,7 +165,7 @@ def test_the_lowest_numbers_that_cannot_be_its_padding(pads: list[int], value: f
         )
         assert np.abs(plain).max() > 0
         assert distance(found, plain.astype(np.float64)) < CLOSE
-    with pytest.raises(onnxlrp.OnnxLrpError, match=r"pool \(MaxPool\): the rule average does not fit"):
+    with pytest.raises(onnxlrp.OnnxLrpError, match=r"pool \(MaxPool\): the rule average has nothing to share out"):
         onnxlrp.convert(proto, max_pool="average")
 
 
