@@ -28,7 +28,7 @@ from onnxlrp.run.explaining import Case, explain_pictures
 from onnxlrp.run.feeding import Conditions
 from onnxlrp.run.flow import WORKERS, Behind, ahead, behind, drawers
 from onnxlrp.run.images import find_images, read_picture
-from onnxlrp.run.methods import DEFAULT as OWN
+from onnxlrp.run.methods import DEFAULT as LRP
 from onnxlrp.run.methods import NAMES as METHODS
 from onnxlrp.run.methods import Method, parse_method
 from onnxlrp.run.names import class_slugs, refuse_existing, refuse_long, unique_stems
@@ -74,7 +74,7 @@ class Model:
     help="Class to explain; may be given several times.  [default: predicted]",
 )  # fmt: skip
 @click.option(
-    "--method", "method_text", default=OWN, show_default=True, metavar="NAME",
+    "--method", "method_text", default=LRP, show_default=True, metavar="NAME",
     help=f"What makes relevance: {', '.join(METHODS)}; with options as in 'smoothgrad(samples=50, noise=0.2)', "
     "'integrated-gradients(steps=64)', 'occlusion(window=32, stride=16)'.",
 )  # fmt: skip
@@ -140,7 +140,7 @@ def run(
 
     origin, layout = Origin.of(explainer), fitted.preprocessing.layout
     with (
-        _progress(len(paths), always=method.name != OWN) as bar,
+        _progress(len(paths), always=method.name != LRP) as bar,
         behind(Behind[Done], drawers(len(paths) * wishes.pictures)) as drawing_behind,
     ):
         for case in _cases(opened, paths, fitted, choices, batch, bar):
@@ -221,7 +221,7 @@ def _open(model: str, place: tuple[str, int], method: Method, asked: dict[str, A
     proto, _ = read_model(model)
     conditions = asked["conditions"]
     options = asked | {"composite": asked["composite"] or method.composite}
-    options["taps"] = ["all"] if taps and method.name == OWN else []
+    options["taps"] = ["all"] if taps and method.name == LRP else []
     if KEY_CONTRACT in metadata_of(proto):
         options = {"composite": asked["composite"]}
     elif "input" in conditions.values():
@@ -256,7 +256,7 @@ def _remedied(model: str) -> Iterator[None]:
 def _check_form(explainer: Explainer, method: Method, taps: bool) -> None:
     """Raise `OnnxLrpError` where the explainer lacks what was asked for, or needs what a picture does not say."""
     name = explainer.name
-    if taps and method.name != OWN:
+    if taps and method.name != LRP:
         reason = f"gives relevance of the picture only, so there is nothing to draw for {method.name}"
         raise OnnxLrpError(Problem("layers", reason, "leave out --layers and --channels, or --method"))
     if taps and not explainer.taps:

@@ -130,7 +130,7 @@ def has_letters(text: str) -> bool:
 
 def printed(number: str) -> str:
     """A number as Python writes it, in the signs of print: "-1.7e-04" is "−1.7e−4"."""
-    return re.sub(r"e\+?(-?)0*", r"e\1", number).replace("-", "−")
+    return re.sub(r"e\+?(-?)0*(\d)", r"e\1\2", number).replace("-", "−")
 
 
 def text_width(text: str, font: ImageFont.FreeTypeFont) -> int:

@@ -73,8 +73,8 @@ def read_picture(path: str | Path) -> Picture:
 
     EXIF rotation is applied; of several frames (an animation, a stack) the first is taken; palettes are resolved;
     transparent pixels are laid over white; CMYK becomes RGB; 16-bit grey is scaled by its full range (65535 becomes
-    255). Raises
-    `OnnxLrpError` where the file is no picture, is cut off, is far too large, or has pixels without a known range.
+    255). Raises `OnnxLrpError` where the file is no picture, is cut off, is far too large, or has pixels without a
+    known range.
     """
     path = Path(path)
     try:

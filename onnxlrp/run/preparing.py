@@ -103,10 +103,7 @@ def _doubt(stated: Preprocessing | None, override: str | None, chosen: Preproces
         return "" if override else GUESS_WARNING
     if _numbers(stated, channels) == _numbers(chosen, channels):
         return ""
-    return (
-        "the model states another pre-processing, by which its rules may have been made; "
-        f"--preprocess {override} goes before it."
-    )
+    return f"the model states another pre-processing, which --preprocess {override} goes before."
 
 
 def _numbers(way: Preprocessing, channels: int) -> tuple[object, ...]:

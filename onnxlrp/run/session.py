@@ -80,6 +80,7 @@ class Explainer:
     ) -> None:
         proto, name = read_model(path_or_model)
         metadata = metadata_of(proto)
+        self._stated = metadata.get(contract.KEY_PREPROCESS)
         self._converted = contract.KEY_CONTRACT not in metadata
         self._folder = Path(name).resolve().parent if isinstance(path_or_model, (str, Path)) else None
         self._source: ModelLike = path_or_model
@@ -166,6 +167,8 @@ class Explainer:
         if preprocess is not None and self.takes_pixels:
             reason = f"{self.name} takes whole pixels, for its pre-processing is in the graph"
             raise OnnxLrpError(Problem(f"--preprocess {preprocess}", reason, "leave --preprocess out"))
+        if preprocess is not None and self._stated:  # what a conversion in memory states is the preset itself
+            return fit(self.input_shape, contract.Preprocessing.from_json(self._stated, self.name), preprocess)
         return fit(self.input_shape, self.preprocessing, preprocess)
 
     @property

@@ -289,6 +289,9 @@ def test_a_model_without_preprocessing_warns_of_the_guess(
     assert "--preprocess" not in told.output
     other = call(explainer_file(), pictures[0], "-o", tmp_path / "c", "--target", "cat", "--preprocess", "unit")
     assert other.stderr.startswith("Warning: the model states another pre-processing")
+    trained = Path(__file__).parents[2] / "graphs" / "models" / "mri_vgg.onnx"
+    anew = call(trained, pictures[0], "-o", tmp_path / "d", "--preprocess", "none")
+    assert anew.stderr == "Warning: the model states another pre-processing, which --preprocess none goes before.\n"
     assert names(tmp_path / "a") == ["photo-0.1.npy"]
     np.testing.assert_array_equal(np.load(tmp_path / "a/photo-0.1.npy"), np.load(tmp_path / "b/photo-0.1.npy"))
 

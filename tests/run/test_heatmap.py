@@ -185,7 +185,14 @@ def test_texts_in_the_letters_of_the_font(text: str, drawn: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "signs"),
-    [("-1.7e-04", "−1.7e−4"), ("+1.70e+05", "+1.70e5"), ("1.0e-10", "1.0e−10"), ("-0.12", "−0.12"), ("+4.30", "+4.30")],
+    [
+        ("-1.7e-04", "−1.7e−4"),
+        ("+1.70e+05", "+1.70e5"),
+        ("1.0e-10", "1.0e−10"),
+        ("1.0e+00", "1.0e0"),
+        ("-0.12", "−0.12"),
+        ("+4.30", "+4.30"),
+    ],
 )
 def test_numbers_in_the_signs_of_print(number: str, signs: str) -> None:
     assert printed(number) == signs
