@@ -194,9 +194,23 @@ def _size(node: NodeProto, shape: Shape, axis: int) -> int:
 
 def _keep_samples(node: NodeProto, build: Builder, shape: Shape, axis: int, picked: np.ndarray) -> None:
     """Refuse what picks other samples of the batch, or in another order: relevance would go to another one's image."""
-    batch = build.facts.shape(build.facts.image)[0]
-    if axis == 0 and shape[0] == batch and not np.array_equal(picked, np.arange(int(batch))):
+    if axis == 0 and not np.array_equal(picked, np.arange(int(shape[0]))) and _starts_with_batch(node.input[0], build):
         raise refuse(node, f"picks samples out of {shown(shape)}", "export the model with the batch kept apart")
+
+
+def _starts_with_batch(name: str, build: Builder) -> bool:
+    """Whether the first axis of a tensor is the batch's, as no node has moved it on the way from the image."""
+    facts = build.facts
+    while name != facts.image:
+        node = facts.model.producer.get(name)
+        if (
+            node is None
+            or attributes(node).get("perm", [0])[0] != 0
+            or facts.shape(node.output[0])[0] != facts.shape(facts.image)[0]
+        ):
+            return False
+        name = next((i for i in node.input if facts.carries(i)), "")
+    return True
 
 
 def _put_back(build: Builder, r: Value, picked: np.ndarray, shape: Shape, axis: int, behind: Shape) -> Value:
