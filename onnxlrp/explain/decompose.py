@@ -14,7 +14,7 @@ from onnxlrp.explain.both_sides import both_sides
 from onnxlrp.explain.complements import complements
 from onnxlrp.explain.modify import Modified, Pulled, modified
 from onnxlrp.explain.quotient import quotient
-from onnxlrp.explain.small_floats import finite, may_overflow
+from onnxlrp.explain.small_floats import in_range
 from onnxlrp.graph.build import Builder, One, Symbol, Value
 from onnxlrp.layers.registry import Inputs, Linear, Relevance
 from onnxlrp.rules.rule import ALL, LinearRule, Modifier, Part, Share
@@ -25,15 +25,12 @@ KEEPS_ZERO = frozenset({Part.ZERO, Part.ALL, Part.POSITIVE, Part.NEGATIVE, Part.
 
 def decompose(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> tuple[Relevance | None, ...]:
     """The relevance of each of the layer's inputs; None where it is zero by algebra."""
+    layer = in_range(rule, layer, r, build)
     adjoints, pulls = list[tuple[Inputs, Inputs]](), list[_Pull]()
-    overflows = may_overflow(rule, layer, r, build)
     for s, factor, terms in _pulled(rule, layer, r, build):
-        s = finite(build, s, step="s") if overflows else s
         now, later = _adjoints([factor * term.sign for term in terms], layer, s, terms, build)
         adjoints, pulls = adjoints + now, pulls + later
     adjoints += _summed(layer, pulls)
-    if overflows:
-        adjoints = [(xs, tuple(_finite(build, c) for c in cs)) for xs, cs in adjoints]
     vanish = all(isinstance(t.x, Modifier) and t.x.part in KEEPS_ZERO for s in rule.shares for t in s.terms)
     return tuple(
         _relevance([(xs[i], c[i]) for xs, c in adjoints], x if x.name == name else None, name, vanish, build)
@@ -110,10 +107,6 @@ def _summed(layer: Linear, pulls: Sequence[_Pull]) -> list[tuple[Inputs, Inputs]
         (xs, layer.transpose_sum(pairs) if layer.transpose_sum and len(pairs) > 1 else layer.transpose(*pairs[0]))
         for xs, pairs in by_x.items()
     ]
-
-
-def _finite(build: Builder, c: Symbol) -> Symbol:
-    return finite(build, c, step="c") if isinstance(c, Value) else c
 
 
 def _relevance(

@@ -20,8 +20,8 @@ from onnx import TensorProto
 from onnxlrp.explain.complements import UP
 from onnxlrp.explain.plan import Plan
 from onnxlrp.explain.quotient import is_rectified
-from onnxlrp.graph.build import Builder, Value
-from onnxlrp.layers.registry import Linear, Relevance
+from onnxlrp.graph.build import Builder, Symbol, Value
+from onnxlrp.layers.registry import Inputs, Linear, Relevance
 from onnxlrp.rules.rule import LinearRule, Modifier, Part, Share
 
 LARGEST, FINITE = 256.0, 65504.0
@@ -38,11 +38,23 @@ def spreads_in_float16(build: Builder, plan: Plan, start: str) -> bool:
     return build.exact and start == "logit" and TensorProto.FLOAT16 in types and divides and max(quotients) < 2
 
 
-def may_overflow(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> bool:
-    """Whether a rule divides by less than what decides R, in float16: by contributions of one sign, unless they are all
-    of z⁺ and R vanishes with relu(z) ≤ z⁺."""
-    if not build.exact or layer.z.element_type != TensorProto.FLOAT16:
-        return False
+def in_range(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) -> Linear:
+    """The layer; where a rule's quotients may leave float16, with an adjoint that reads and gives finite numbers."""
+    if not build.exact or layer.z.element_type != TensorProto.FLOAT16 or not _may_overflow(rule, r):
+        return layer
+
+    def finite(a: Value, step: str) -> Value:
+        return build.op("Clip", a, build.constant(-FINITE, a), build.constant(FINITE, a), step=step)
+
+    def transpose(s: Value, w: Symbol) -> Inputs:
+        return tuple(finite(c, "c") if isinstance(c, Value) else c for c in layer.transpose(finite(s, "s"), w))
+
+    return replace(layer, transpose=transpose, transposes=None, transpose_sum=None)
+
+
+def _may_overflow(rule: LinearRule, r: Relevance) -> bool:
+    """Whether a rule divides by less than what decides R: by contributions of one sign, unless they are all of z⁺ and R
+    vanishes with relu(z) ≤ z⁺."""
     divided = [s for s in rule.shares if s.divide and s.where == "everywhere" and _of_one_sign(s)]
     return any(share.terms != UP or not is_rectified(r) for share in divided)
 
@@ -50,11 +62,6 @@ def may_overflow(rule: LinearRule, layer: Linear, r: Relevance, build: Builder) 
 def _of_one_sign(share: Share) -> bool:
     """Whether a share leaves out weights of one of the signs, term by term."""
     return all(isinstance(t.w, Modifier) and t.w.keep == 0 and t.w.part in ONE_SIGN for t in share.terms)
-
-
-def finite(build: Builder, a: Value, step: str) -> Value:
-    """a, and the largest number of float16 where a is infinite."""
-    return build.op("Clip", a, build.constant(-FINITE, a), build.constant(FINITE, a), step=step)
 
 
 def enlarged(build: Builder, first: Relevance, rank: int, together: bool) -> tuple[Relevance, Value]:

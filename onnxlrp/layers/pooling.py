@@ -217,9 +217,9 @@ def _max_pool(node: NodeProto, build: Builder, axes: tuple[Axis, ...]) -> Specia
     def misfit(rule: Rule) -> str:
         if not isinstance(rule, PoolingRule):
             return "does not fit a layer of kind max pooling"
-        return (
-            "has nothing to share out beside the lowest of numbers, which a Pad adds" if rule.average and apart else ""
-        )
+        if rule.average and apart:
+            return "has nothing to share out beside the lowest of numbers, which a Pad adds"
+        return ""
 
     return Special(
         name=layer_name(node), kind="max pooling", nodes=nodes, inputs=(source,), output=y.name,
