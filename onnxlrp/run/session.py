@@ -164,12 +164,14 @@ class Explainer:
 
         Raises `OnnxLrpError` where the input is no picture's, the preset does not fit it, or there is none to choose.
         """
-        if preprocess is not None and self.takes_pixels:
+        if preprocess is None:
+            return fit(self.input_shape, self.preprocessing)
+        if self.takes_pixels:
             reason = f"{self.name} takes whole pixels, for its pre-processing is in the graph"
             raise OnnxLrpError(Problem(f"--preprocess {preprocess}", reason, "leave --preprocess out"))
-        if preprocess is not None and self._stated:  # what a conversion in memory states is the preset itself
-            return fit(self.input_shape, contract.Preprocessing.from_json(self._stated, self.name), preprocess)
-        return fit(self.input_shape, self.preprocessing, preprocess)
+        # As the file has it: what a conversion in memory states is the preset itself.
+        stated = contract.Preprocessing.from_json(self._stated, self.name) if self._stated else None
+        return fit(self.input_shape, stated, preprocess)
 
     @property
     def labels(self) -> list[str] | None:
