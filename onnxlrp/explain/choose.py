@@ -7,13 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from onnx import TensorProto, TypeProto
-
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem, closest, raise_if_any
 from onnxlrp.explain.composite import SEE_NAMES, matches, output_names, unmatched
 from onnxlrp.explain.options import Options
-from onnxlrp.graph.facts import FLOATS, Facts, Shape, captured, declared_shape, describe, shown
+from onnxlrp.graph.facts import FLOATS, Facts, Shape, captured, declared_shape, declared_type, describe, shown
 from onnxlrp.graph.model import Model
 from onnxlrp.layers.registry import Layer
 
@@ -24,7 +22,7 @@ QUANTISED = ("quantize", "qlinear", "qgemm", "integer", "nbits")  # in the names
 def image_input(model: Model, name: str | None) -> str:
     """The input to explain: the named one, or the only one that can be an image."""
     inputs = {v.name: v.type.tensor_type for v in model.inputs}
-    described = "; ".join(f"{v.name} {_typed(v.type)} {shown(declared_shape(v.type))}" for v in model.inputs)
+    described = "; ".join(f"{v.name} {declared_type(v.type)} {shown(declared_shape(v.type))}" for v in model.inputs)
     if name is not None and name not in inputs:
         reason = f"the model has no such input: {described}"
         raise OnnxLrpError(Problem(f"--input {name}", reason, closest(name, inputs, "choose one of these")))
@@ -32,7 +30,9 @@ def image_input(model: Model, name: str | None) -> str:
     images = [v.name for v in shaped if v.type.tensor_type.elem_type in FLOATS]
     whole = [v for v in shaped if v.name not in images and name in (None, v.name)]
     if whole and (name is not None or not images):
-        reason = f"is {_typed(whole[0].type)} {shown(declared_shape(whole[0].type))}, and only floats have relevance"
+        reason = (
+            f"is {declared_type(whole[0].type)} {shown(declared_shape(whole[0].type))}, and only floats have relevance"
+        )
         remedy = "export the model with a float image; --embed-preprocessing then makes pixels the explainer's input"
         raise OnnxLrpError(Problem(f"input {whole[0].name}", reason, remedy))
     if name is not None:
@@ -46,11 +46,6 @@ def image_input(model: Model, name: str | None) -> str:
     if len(images) == 1:
         return images[0]
     raise OnnxLrpError(Problem(model.name, f"has several image inputs: {described}", "choose one with --input NAME"))
-
-
-def _typed(tensor_type: TypeProto) -> str:
-    """An input's element type in ONNX's word for it: float, uint8."""
-    return TensorProto.DataType.Name(tensor_type.tensor_type.elem_type).lower()
 
 
 def input_shape(model: Model, name: str, given: Sequence[int | None] | None) -> list[int | None]:

@@ -211,6 +211,11 @@ def infer(model: Model, image: str, shapes: Mapping[str, Sequence[int | None]] |
     return Facts(model, image, passes[0], passes[1] if symbolic else None)
 
 
+def declared_type(tensor_type: TypeProto) -> str:
+    """The element type in ONNX's word for it: float, uint8."""
+    return TensorProto.DataType.Name(tensor_type.tensor_type.elem_type).lower()
+
+
 def declared_shape(tensor_type: TypeProto) -> list[int | None]:
     """The shape a graph input declares; None for an open dimension (named, missing, zero or negative)."""
     return [d.dim_value if d.dim_value > 0 else None for d in tensor_type.tensor_type.shape.dim]

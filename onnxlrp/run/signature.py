@@ -12,6 +12,7 @@ import onnx
 
 from onnxlrp import contract
 from onnxlrp.errors import OnnxLrpError, Problem
+from onnxlrp.graph.facts import declared_shape, declared_type
 from onnxlrp.run.reading import metadata_of
 
 DTYPES: Mapping[str, type[np.generic]] = {
@@ -115,10 +116,7 @@ def declared_signature(name: str, model: onnx.ModelProto) -> Signature:
 
 
 def _declared(value: onnx.ValueInfoProto) -> Declared:
-    kind = value.type.tensor_type
-    type_name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-    sizes = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
-    return Declared(value.name, f"tensor({type_name})", sizes)
+    return Declared(value.name, f"tensor({declared_type(value.type)})", declared_shape(value.type))
 
 
 def _check_version(name: str, metadata: Mapping[str, str]) -> None:
